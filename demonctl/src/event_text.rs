@@ -1,0 +1,105 @@
+//! One line of words for each event, as the replay table shows it.
+
+use shared::event::{BundleEvent, Hold, LoadSource, PromotionCause};
+
+/// What the event says beside its type, source and tag.
+pub(crate) fn describe(event: &BundleEvent) -> String {
+    match event {
+        BundleEvent::Published(data) => format!(
+            "{} files, {}, content {}, by {} ({})",
+            data.files,
+            bytes(data.total_bytes),
+            data.content_digest.short(),
+            data.actor,
+            data.trigger.as_str()
+        ),
+        BundleEvent::Promoted(data) => {
+            let cause = match data.cause {
+                PromotionCause::Publish => "publish",
+                PromotionCause::Promote => "promote",
+                PromotionCause::Rollback => "rollback",
+                PromotionCause::Withdraw => "withdraw",
+                PromotionCause::Freeze => "freeze",
+                PromotionCause::Thaw => "thaw",
+                PromotionCause::Rollout => "rollout",
+            };
+            let hold = match data.hold {
+                Hold::None => "",
+                Hold::Held => ", held",
+                Hold::Frozen => ", frozen",
+            };
+            let previous = data.previous_tag.as_ref().map(|tag| format!(" from {tag}")).unwrap_or_default();
+            let reason = data.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("channel {}{previous} ({cause}{hold}) by {}{reason}", data.channel, data.actor)
+        }
+        BundleEvent::Withdrawn(data) => format!("by {}: {}", data.actor, data.reason),
+        BundleEvent::RefreshAttempt(data) => match &data.base_tag {
+            Some(base) => format!("fetching, running {base} meanwhile"),
+            None => "fetching, running nothing yet".to_owned(),
+        },
+        BundleEvent::Staged(data) => format!("verified, {} read, {} ms", bytes(data.wire_bytes), data.duration_ms),
+        BundleEvent::Loaded(data) => {
+            let source = match data.source {
+                LoadSource::Cache => "from cache",
+                LoadSource::Download => "downloaded",
+                LoadSource::Delta => "patched",
+            };
+            let verified = if data.verified { "" } else { ", NOT VERIFIED" };
+            format!("switched in {} ms, {source}{verified}", data.duration_ms)
+        }
+        BundleEvent::VerificationFailed(data) => {
+            format!("{}: expected {}, actual {}", data.item, shortened(&data.expected), shortened(&data.actual))
+        }
+        BundleEvent::DownloadFailed(data) => data.error.clone(),
+        BundleEvent::EpochStarted(data) => format!("{} begins epoch {}", data.stream, data.epoch),
+        BundleEvent::Unknown(_) => "of a type this version does not know".to_owned(),
+    }
+}
+
+/// A digest in a table: enough to compare by eye.
+fn shortened(text: &str) -> String {
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        format!("{}…", &text[..12])
+    } else {
+        text.to_owned()
+    }
+}
+
+/// A size in the largest binary unit below it.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut scaled = count;
+    let mut remainder = 0;
+    let mut unit = "B";
+    for next in UNITS {
+        if scaled < 1024 {
+            break;
+        }
+        remainder = scaled % 1024;
+        scaled /= 1024;
+        unit = next;
+    }
+    format!("{scaled}.{} {unit}", remainder * 10 / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn only_digests_are_shortened() {
+        assert_eq!(shortened("14 bytes"), "14 bytes");
+        assert_eq!(shortened(&"ab".repeat(32)), "abababababab…");
+    }
+}

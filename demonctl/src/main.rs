@@ -1,0 +1,99 @@
+//! `demonctl`: the operator's command line.
+//!
+//! This file holds the command tree and the exit codes and nothing else; a folder or file for each noun does
+//! the work. Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 130 and 143 stopped by Ctrl-C or SIGTERM.
+
+mod channel;
+mod demo;
+mod event_text;
+mod events;
+mod fleet;
+mod history_follower;
+mod operator;
+mod output;
+mod parent_watch;
+mod run_agent;
+mod stack;
+mod supervise;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use shared::daemon::{LogFormat, LogOutput, initialise_log};
+
+/// Bundle distribution on NATS `JetStream`: push verified bundles to a fleet and replay what happened.
+///
+/// Start with `demonctl demo`: the whole job on a server of its own, in under a minute.
+#[derive(Debug, Parser)]
+#[command(
+    name = "demonctl",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 130/143 stopped by a signal.\n\
+                  Logs go to standard error, filtered by RUST_LOG (default: warn)."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the main job end to end on a nats-server started for it, then clean up.
+    Demo(demo::DemoArguments),
+    /// Run server and agents in the foreground until Ctrl-C, keeping the data between runs.
+    Up(up::UpArguments),
+    /// Read the log of everything that happened.
+    #[command(subcommand)]
+    Events(events::EventsCommand),
+    /// Look at channels: which release they point at.
+    #[command(subcommand)]
+    Channel(channel::ChannelCommand),
+    /// Look at the fleet: what runs where.
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
+    /// Run a program and stop it when standard input closes.
+    #[command(hide = true)]
+    Supervise(supervise::SuperviseArguments),
+    /// Run a node agent and stop it when standard input closes.
+    #[command(hide = true)]
+    RunAgent(run_agent::RunAgentArguments),
+}
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse().command;
+    let result = match command {
+        // These two set up what they need themselves.
+        Command::Supervise(arguments) => return supervise::run(&arguments),
+        Command::RunAgent(arguments) => run_agent::run(arguments),
+        Command::Demo(arguments) => in_runtime(demo::run(arguments)),
+        Command::Up(arguments) => in_runtime(up::run(arguments)),
+        Command::Events(command) => in_runtime(events::run(command)),
+        Command::Channel(command) => in_runtime(channel::run(command)),
+        Command::Fleet(command) => in_runtime(fleet::run(command)),
+    };
+    result.unwrap_or_else(|error| {
+        output::note(&format!("demonctl: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn in_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    initialise_log(LogFormat::Text, LogOutput::Stderr, "warn");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    // A blocking thread that hangs on a dead disk must not keep the command from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::CommandLine::command().debug_assert();
+    }
+}

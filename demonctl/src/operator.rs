@@ -1,0 +1,40 @@
+//! Who types the command: login to the server, and the name that the log will show.
+
+use anyhow::Context as _;
+use clap::Args;
+use shared::daemon::ErrorChain;
+use shared::identifiers::ActorName;
+use streams::connection::Connection;
+use streams::connection_arguments::ConnectionArguments;
+
+/// Inbox of an operator's command; nodes have one of their own each.
+const INBOX_PREFIX: &str = "_INBOX";
+
+/// The name under which a command acts.
+#[derive(Debug, Args)]
+pub(crate) struct ActorArguments {
+    /// Who acts, as the log will show it: letters, digits, `_` and `-`. Default: the login name.
+    #[arg(long, env = "DEMON_ACTOR", value_name = "NAME")]
+    actor: Option<ActorName>,
+}
+
+impl ActorArguments {
+    /// The name given, else the login name where it is a valid one.
+    pub(crate) fn name(&self) -> anyhow::Result<ActorName> {
+        if let Some(actor) = &self.actor {
+            return Ok(actor.clone());
+        }
+        let login = ["LOGNAME", "USER"].iter().find_map(|variable| std::env::var(variable).ok());
+        let login = login.context("no login name is known: say who acts with --actor")?;
+        login.parse().context("the login name cannot stand in the log: say who acts with --actor")
+    }
+}
+
+/// Connects with the login given, or says in one line why not.
+pub(crate) async fn connect(arguments: &ConnectionArguments) -> anyhow::Result<Connection> {
+    let settings = arguments.settings("demonctl", INBOX_PREFIX)?;
+    let address = settings.address.to_string();
+    Connection::open(&settings).await.map_err(|error| {
+        anyhow::anyhow!("cannot connect to `{address}`: {}; check NATS_URL and the login", ErrorChain(&error))
+    })
+}

@@ -1,0 +1,74 @@
+//! The only place that prints: data on standard output, everything else on standard error.
+//!
+//! A closed pipe (`demonctl … | head`) is a success, as for every other filter.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// Form of a command's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+    /// One JSON document a row.
+    Jsonl,
+}
+
+/// Prints rows in the format asked for. `columns` and `cells` serve the table, the rows themselves the rest.
+pub(crate) fn print_rows<R: Serialize>(
+    format: OutputFormat,
+    columns: &[&str],
+    rows: &[R],
+    cells: impl Fn(&R) -> Vec<String>,
+) -> anyhow::Result<()> {
+    match format {
+        OutputFormat::Table => print_line(&table(columns, rows.iter().map(cells))),
+        OutputFormat::Json => {
+            print_line(&serde_json::to_string_pretty(rows).context("rows cannot be written as JSON")?)
+        }
+        OutputFormat::Jsonl => {
+            for row in rows {
+                print_line(&serde_json::to_string(row).context("a row cannot be written as JSON")?)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A table without frames, as wide as its content.
+pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(columns.iter().map(|column| column.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// One line of data on standard output.
+pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("standard output cannot be written")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// One line for the person at the terminal, on standard error. Nobody there is no failure.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Whether standard error is a terminal that progress may be drawn on.
+pub(crate) fn may_draw() -> bool {
+    io::stderr().is_terminal() && io::stdout().is_terminal()
+}

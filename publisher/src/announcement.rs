@@ -1,0 +1,108 @@
+//! Announcing a stored release: `bundle.published` on the tag's own subject.
+
+use shared::event::{BundleEvent, Published};
+use shared::identifiers::Tag;
+use shared::subjects::EventSubject;
+use streams::event_log::{AppendError, EventLog, ReadError, Reader};
+use streams::event_writer::WriteError;
+use streams::stored_event::StoredEvent;
+use thiserror::Error;
+
+use crate::author::Author;
+use crate::stored_release::StoredRelease;
+
+/// Attempts before an announcement gives up against others on the same subject.
+const ATTEMPTS: usize = 3;
+
+/// A release whose announcement is in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnnouncedRelease {
+    /// What the log says about it.
+    pub published: Published,
+    /// Where the log says so.
+    pub stream_sequence: u64,
+    /// Whether an earlier run had announced it.
+    pub already_announced: bool,
+}
+
+/// A release that was not announced.
+#[derive(Debug, Error)]
+pub enum AnnounceError {
+    /// The tag was announced with another tree.
+    #[error("tag `{tag}` was announced with tree {announced}, this release has tree {tree}")]
+    TagTaken {
+        /// The tag.
+        tag: Tag,
+        /// The announced tree digest.
+        announced: String,
+        /// This release's.
+        tree: String,
+    },
+    /// The log cannot be read.
+    #[error("earlier announcements of the tag cannot be read")]
+    Read(#[source] ReadError),
+    /// The event was not stored, or its fate is unknown; running again finds out.
+    #[error("the announcement is not in the log")]
+    Write(#[source] WriteError),
+}
+
+/// Announces a stored release and returns only after the server has confirmed the event. The same release announced
+/// before is success; the same tree stored anew as other objects is announced again; another tree is refused.
+pub async fn announce(
+    log: &EventLog,
+    author: &mut Author,
+    stored: &StoredRelease,
+) -> Result<AnnouncedRelease, AnnounceError> {
+    let published = published(stored, author);
+    let subject = EventSubject::release_announcement(&published.bundle, &published.tag);
+    let mut attempt = 1;
+    loop {
+        let last = log.last(&subject, Reader::Leader).await.map_err(AnnounceError::Read)?;
+        if let Some(earlier) = last.as_ref().and_then(as_published) {
+            if earlier.tree_digest != published.tree_digest {
+                return Err(AnnounceError::TagTaken {
+                    tag: published.tag,
+                    announced: earlier.tree_digest.to_string(),
+                    tree: published.tree_digest.to_string(),
+                });
+            }
+            if (&earlier.archive, &earlier.release) == (&published.archive, &published.release) {
+                let stream_sequence = last.map_or(0, |last| last.stream_sequence);
+                return Ok(AnnouncedRelease { published: earlier, stream_sequence, already_announced: true });
+            }
+        }
+        let after = last.map_or(0, |last| last.stream_sequence);
+        match author.write(log, published.clone(), after).await {
+            Ok(appended) => {
+                let stream_sequence = appended.stream_sequence;
+                return Ok(AnnouncedRelease { published, stream_sequence, already_announced: false });
+            }
+            // Somebody announces the same tag at this moment: what they said decides.
+            Err(WriteError::Append(AppendError::Conflict { .. })) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(AnnounceError::Write(error)),
+        }
+    }
+}
+
+fn published(stored: &StoredRelease, author: &Author) -> Published {
+    let release = stored.release();
+    Published {
+        bundle: release.bundle().clone(),
+        tag: release.tag().clone(),
+        tree_digest: release.tree_digest(),
+        content_digest: release.content_digest(),
+        files: release.files().len() as u64,
+        total_bytes: release.total_bytes(),
+        archive: stored.archive().clone(),
+        release: stored.release_json().clone(),
+        git: stored.facts().git.clone(),
+        trigger: stored.facts().trigger,
+        actor: author.name().clone(),
+    }
+}
+
+/// The announcement that a stored event is, if it is one. An unreadable one is written over: it announces nothing.
+fn as_published(event: &StoredEvent) -> Option<Published> {
+    let BundleEvent::Published(data) = event.envelope().ok()?.1.event else { return None };
+    Some(data)
+}

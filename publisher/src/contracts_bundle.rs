@@ -1,0 +1,378 @@
+//! The tree of the bundle `contracts`: exactly `bundle.json`, `manifest.json` and `bundle.sha256`.
+//!
+//! `bundle.json` depends on the contracts alone; its SHA-256 is the content digest that operators see and compare.
+//! The manifest says when and from what it was made. Both are pretty JSON with sorted keys and a newline at the end.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bytes::Bytes;
+use serde::Serialize;
+use shared::digest::Sha256Digest;
+use shared::release::ReleaseFile;
+use shared::release_path::{PathError, ReleasePath};
+use thiserror::Error;
+
+use crate::git_facts::NO_COMMIT;
+use crate::release_facts::ReleaseFacts;
+use crate::source::{SourceTree, list};
+
+/// The bundle whose releases have this form.
+pub const CONTRACTS_BUNDLE: &str = "contracts";
+/// Version of the two documents' form.
+const FORM_VERSION: &str = "1.0.0";
+const BUNDLE_FILE: &str = "bundle.json";
+const MANIFEST_FILE: &str = "manifest.json";
+const DIGEST_FILE: &str = "bundle.sha256";
+/// Where the result envelope lies in the source, and under which name it stands among the schemas.
+const RESULT_ENVELOPE: (&str, &str) = ("envelopes/result.json", "result-envelope.json");
+
+/// One contract that cannot be part of the bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ContractProblem {
+    /// It is no text.
+    #[error("`{path}` is not UTF-8 text")]
+    NotText {
+        /// The file, relative to the source.
+        path: ReleasePath,
+    },
+    /// It is a schema and no JSON.
+    #[error("`{path}` is not JSON: {reason}")]
+    NotJson {
+        /// The file, relative to the source.
+        path: ReleasePath,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// Two files would stand under one name.
+    #[error("`{path}` would stand under the name `{name}`, which another file has")]
+    NameTaken {
+        /// The second file, relative to the source.
+        path: ReleasePath,
+        /// The name.
+        name: String,
+    },
+    /// It cannot be read, or changed while it was.
+    #[error("`{path}` cannot be read: {reason}")]
+    Unreadable {
+        /// The file, relative to the source.
+        path: ReleasePath,
+        /// The system's words.
+        reason: String,
+    },
+}
+
+/// A source that makes no contracts bundle.
+#[derive(Debug, Error)]
+pub enum ContractsError {
+    /// There is not one contract in it.
+    #[error("the source holds no contracts: no `schemas/*.json`, `api-contracts/*.yaml` or `wit/*.wit`")]
+    Nothing,
+    /// Everything that is wrong with its files.
+    #[error("the contracts make no bundle: {}", list(.0))]
+    Problems(Vec<ContractProblem>),
+    /// A document could not be written as JSON.
+    #[error("a document of the contracts bundle cannot be written")]
+    Json(#[source] serde_json::Error),
+    /// A name of the tree broke the rules of a release.
+    #[error("the contracts bundle has an unusable file name")]
+    Path(#[source] PathError),
+}
+
+/// The contracts of a source, as one document.
+#[derive(Debug, Clone)]
+pub struct ContractsBundle {
+    bundle_json: Bytes,
+    digest: Sha256Digest,
+}
+
+// Fields in the order of their names, so that the keys are sorted whatever the serializer does.
+#[derive(Default, Serialize)]
+struct BundleDocument {
+    #[serde(rename = "apiContracts")]
+    api_contracts: BTreeMap<String, String>,
+    schemas: BTreeMap<String, String>,
+    version: &'static str,
+    wit: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Manifest<'a> {
+    bundle: &'static str,
+    bundle_sha256: String,
+    git: ManifestGit<'a>,
+    timestamp: String,
+    trigger: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct ManifestGit<'a> {
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<&'a str>,
+    sha: &'a str,
+}
+
+/// Where a file of the source belongs.
+enum Place {
+    Schema(String),
+    ApiContract(String),
+    Wit(String),
+}
+
+impl ContractsBundle {
+    /// Takes the contracts of a source: files directly in `schemas/`, `api-contracts/` and `wit/`, and the result
+    /// envelope. Everything else stays behind. Reports all problems, not only the first.
+    pub fn from_source(source: &SourceTree) -> Result<Self, ContractsError> {
+        let mut document = BundleDocument { version: FORM_VERSION, ..BundleDocument::default() };
+        let mut problems = Vec::new();
+        for file in source.files() {
+            let Some(place) = place_of(&file.path) else { continue };
+            if let Err(problem) = document.add(file, place, source.read(file)) {
+                problems.push(problem);
+            }
+        }
+        if !problems.is_empty() {
+            return Err(ContractsError::Problems(problems));
+        }
+        if document.schemas.is_empty() && document.api_contracts.is_empty() && document.wit.is_empty() {
+            return Err(ContractsError::Nothing);
+        }
+        let bundle_json = pretty(&document)?;
+        Ok(Self { digest: Sha256Digest::of(&bundle_json), bundle_json })
+    }
+
+    /// SHA-256 of `bundle.json`: the content digest.
+    pub fn digest(&self) -> Sha256Digest {
+        self.digest
+    }
+
+    /// The `bundle.json`.
+    pub fn bundle_json(&self) -> &[u8] {
+        &self.bundle_json
+    }
+
+    /// The release's tree: the bundle, its manifest and its checksum.
+    pub fn tree(&self, facts: &ReleaseFacts) -> Result<SourceTree, ContractsError> {
+        let git = facts.git.as_ref();
+        let manifest = pretty(&Manifest {
+            bundle: BUNDLE_FILE,
+            bundle_sha256: self.digest.to_string(),
+            git: ManifestGit {
+                reference: git.and_then(|git| git.reference.as_deref()),
+                repository: git.and_then(|git| git.repository.as_deref()),
+                sha: git.map_or(NO_COMMIT, |git| git.sha.as_str()),
+            },
+            timestamp: facts.timestamp_text(),
+            trigger: facts.trigger.as_str(),
+            version: FORM_VERSION,
+        })?;
+        let checksum = Bytes::from(format!("{}  {BUNDLE_FILE}\n", self.digest));
+        let path = |name: &str| name.parse::<ReleasePath>().map_err(ContractsError::Path);
+        Ok(SourceTree::in_memory([
+            (path(BUNDLE_FILE)?, self.bundle_json.clone()),
+            (path(MANIFEST_FILE)?, manifest),
+            (path(DIGEST_FILE)?, checksum),
+        ]))
+    }
+}
+
+impl BundleDocument {
+    fn add(&mut self, file: &ReleaseFile, place: Place, content: io::Result<Vec<u8>>) -> Result<(), ContractProblem> {
+        let path = || file.path.clone();
+        let content =
+            content.map_err(|error| ContractProblem::Unreadable { path: path(), reason: error.to_string() })?;
+        let text = String::from_utf8(content).map_err(|_| ContractProblem::NotText { path: path() })?;
+        let (section, name) = match place {
+            Place::Schema(name) => {
+                serde_json::from_str::<serde::de::IgnoredAny>(&text)
+                    .map_err(|error| ContractProblem::NotJson { path: path(), reason: error.to_string() })?;
+                (&mut self.schemas, name)
+            }
+            Place::ApiContract(name) => (&mut self.api_contracts, name),
+            Place::Wit(name) => (&mut self.wit, name),
+        };
+        if section.contains_key(&name) {
+            return Err(ContractProblem::NameTaken { path: path(), name });
+        }
+        section.insert(name, text);
+        Ok(())
+    }
+}
+
+fn place_of(path: &ReleasePath) -> Option<Place> {
+    if path.as_str() == RESULT_ENVELOPE.0 {
+        return Some(Place::Schema(RESULT_ENVELOPE.1.to_owned()));
+    }
+    let (folder, name) = path.as_str().split_once('/')?;
+    let (_, extension) = name.rsplit_once('.')?;
+    if name.contains('/') {
+        return None;
+    }
+    match (folder, extension) {
+        ("schemas", "json") => Some(Place::Schema(name.to_owned())),
+        ("api-contracts", "yaml" | "yml") => Some(Place::ApiContract(name.to_owned())),
+        ("wit", "wit") => Some(Place::Wit(name.to_owned())),
+        _ => None,
+    }
+}
+
+fn pretty(document: &impl Serialize) -> Result<Bytes, ContractsError> {
+    let mut text = serde_json::to_vec_pretty(document).map_err(ContractsError::Json)?;
+    text.push(b'\n');
+    Ok(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::{Command, Stdio};
+
+    use chrono::DateTime;
+    use shared::event::{GitFacts, Trigger};
+
+    use super::*;
+
+    fn source(files: &[(&str, &[u8])]) -> SourceTree {
+        let file = |(path, content): &(&str, &[u8])| (path.parse().unwrap(), Bytes::copy_from_slice(content));
+        SourceTree::in_memory(files.iter().map(file))
+    }
+
+    fn sample() -> SourceTree {
+        source(&[
+            ("schemas/b.json", b"{\"b\": 1}\n"),
+            ("schemas/a.json", b"{\"type\": \"object\"}"),
+            ("schemas/nested/no.json", b"{}"),
+            ("schemas/notes.txt", b"no"),
+            ("envelopes/result.json", b"{}"),
+            ("envelopes/other.json", b"{}"),
+            ("api-contracts/api.yaml", b"openapi: 3.1.0\n"),
+            ("wit/x.wit", b"package demon:contracts@0.1.0;\n"),
+            ("README.md", b"no"),
+        ])
+    }
+
+    fn facts(git: Option<GitFacts>) -> ReleaseFacts {
+        ReleaseFacts {
+            bundle: CONTRACTS_BUNDLE.parse().unwrap(),
+            tag: "contracts-20260203-1f0e9d8c".parse().unwrap(),
+            timestamp: DateTime::from_timestamp(1_770_098_411, 0).unwrap(),
+            git,
+            trigger: Trigger::Schedule,
+        }
+    }
+
+    fn content(tree: &SourceTree, path: &str) -> String {
+        let file = tree.files().find(|file| file.path.as_str() == path).unwrap();
+        String::from_utf8(tree.read(file).unwrap()).unwrap()
+    }
+
+    const GOLDEN_BUNDLE: &str = r#"{
+  "apiContracts": {
+    "api.yaml": "openapi: 3.1.0\n"
+  },
+  "schemas": {
+    "a.json": "{\"type\": \"object\"}",
+    "b.json": "{\"b\": 1}\n",
+    "result-envelope.json": "{}"
+  },
+  "version": "1.0.0",
+  "wit": {
+    "x.wit": "package demon:contracts@0.1.0;\n"
+  }
+}
+"#;
+
+    #[test]
+    fn the_three_files_have_their_documented_form() {
+        let bundle = ContractsBundle::from_source(&sample()).unwrap();
+        let git = GitFacts {
+            sha: "1f0e9d8c7b6a59483726150413f2e1d0c9b8a796".to_owned(),
+            repository: Some("acme/contracts".to_owned()),
+            reference: Some("refs/heads/main".to_owned()),
+        };
+        let tree = bundle.tree(&facts(Some(git))).unwrap();
+        let paths: Vec<&str> = tree.files().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["bundle.json", "bundle.sha256", "manifest.json"]);
+        assert_eq!(content(&tree, "bundle.json"), GOLDEN_BUNDLE);
+        let digest = Sha256Digest::of(GOLDEN_BUNDLE.as_bytes());
+        assert_eq!(bundle.digest(), digest);
+        assert_eq!(content(&tree, "bundle.sha256"), format!("{digest}  bundle.json\n"));
+        assert_eq!(
+            content(&tree, "manifest.json"),
+            format!(
+                r#"{{
+  "bundle": "bundle.json",
+  "bundle_sha256": "{digest}",
+  "git": {{
+    "ref": "refs/heads/main",
+    "repository": "acme/contracts",
+    "sha": "1f0e9d8c7b6a59483726150413f2e1d0c9b8a796"
+  }},
+  "timestamp": "2026-02-03T06:00:11Z",
+  "trigger": "schedule",
+  "version": "1.0.0"
+}}
+"#
+            )
+        );
+    }
+
+    #[test]
+    fn without_a_commit_the_manifest_says_so_with_zeros() {
+        let tree = ContractsBundle::from_source(&sample()).unwrap().tree(&facts(None)).unwrap();
+        let manifest: serde_json::Value = serde_json::from_str(&content(&tree, "manifest.json")).unwrap();
+        assert_eq!(manifest["git"], serde_json::json!({ "sha": NO_COMMIT }));
+    }
+
+    #[test]
+    fn the_checksum_file_passes_the_usual_tool() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = ContractsBundle::from_source(&sample()).unwrap().tree(&facts(None)).unwrap();
+        for file in tree.files() {
+            fs::write(directory.path().join(file.path.as_str()), tree.read(file).unwrap()).unwrap();
+        }
+        let check = || {
+            let mut command = Command::new("sha256sum");
+            command.args(["--check", "bundle.sha256"]).current_dir(directory.path());
+            command.stdout(Stdio::null()).stderr(Stdio::null()).status().map(|status| status.success())
+        };
+        // Where the tool is missing, the form is still held by the golden text above.
+        if let Ok(passed) = check() {
+            assert!(passed);
+            fs::write(directory.path().join("bundle.json"), "{}").unwrap();
+            assert!(!check().unwrap());
+        }
+    }
+
+    #[test]
+    fn the_content_digest_does_not_depend_on_time_or_commit() {
+        let bundle = ContractsBundle::from_source(&sample()).unwrap();
+        let mut later = facts(None);
+        later.timestamp += chrono::TimeDelta::days(1);
+        let (one, other) = (bundle.tree(&facts(None)).unwrap(), bundle.tree(&later).unwrap());
+        assert_eq!(content(&one, "bundle.json"), content(&other, "bundle.json"));
+        assert_ne!(content(&one, "manifest.json"), content(&other, "manifest.json"));
+    }
+
+    #[test]
+    fn broken_contracts_are_named_together() {
+        let error = ContractsBundle::from_source(&source(&[
+            ("schemas/broken.json", b"{"),
+            ("schemas/binary.json", b"\xff"),
+            ("envelopes/result.json", b"{}"),
+            ("schemas/result-envelope.json", b"{}"),
+        ]))
+        .unwrap_err();
+        let text = error.to_string();
+        for part in
+            ["`schemas/broken.json` is not JSON", "`schemas/binary.json` is not UTF-8", "`result-envelope.json`"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let error = ContractsBundle::from_source(&source(&[("README.md", b"x")])).unwrap_err();
+        assert!(matches!(error, ContractsError::Nothing));
+    }
+}

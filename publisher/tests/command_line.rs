@@ -1,0 +1,85 @@
+//! The binary as people and scripts meet it before it has spoken to any server.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn publisher(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demon-publisher"));
+    // Nothing of the environment of whoever runs the tests.
+    command.current_dir(directory).env_clear();
+    command
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn help_names_every_option_with_variable_default_and_unit() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, help, _) = run(publisher(directory.path()).arg("--help"));
+    assert_eq!(code, Some(0));
+    for part in [
+        "DEMON_PUBLISHER_SOURCE",
+        "DEMON_BUNDLE",
+        "DEMON_CHANNEL",
+        "DEMON_PUBLISHER_NAME",
+        "DEMON_PUBLISHER_STATE",
+        "DEMON_PUBLISHER_INTERVAL",
+        "DEMON_GIT_SHA",
+        "SOURCE_DATE_EPOCH",
+        "NATS_URL",
+        "NATS_CREDS_PATH",
+        "[default: 60s]",
+        "`ms`, `s` or `m`",
+        "Exit codes",
+    ] {
+        assert!(help.contains(part), "{part} is missing:\n{help}");
+    }
+}
+
+#[test]
+fn printed_settings_show_variables_and_mask_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("contracts")).unwrap();
+    let mut command = publisher(directory.path());
+    command.args(["--print-config", "--channel", "staging"]);
+    command.env("NATS_URL", "nats://ada:geheim@example.com:4333").env("NATS_PASSWORD", "hunter2");
+    command.env("DEMON_PUBLISHER_NAME", "nightly").env("SOURCE_DATE_EPOCH", "1758434400");
+    let (code, settings, errors) = run(&mut command);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(!settings.contains("geheim") && !settings.contains("hunter2"), "{settings}");
+    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+    assert_eq!(settings["channel"], "staging");
+    assert_eq!(settings["name"], "nightly");
+    assert_eq!(settings["interval"], "60s");
+    assert_eq!(settings["timestamp"], "2025-09-21T06:00:00Z");
+    assert_eq!(settings["connection"]["password"], "***");
+}
+
+#[test]
+fn wrong_usage_is_told_in_one_line_and_exits_with_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, _, _) = run(publisher(directory.path()).arg("--no-such-option"));
+    assert_eq!(code, Some(2));
+    let missing = ["--once", "--source", "missing", "--interval", "soon"];
+    let (code, output, errors) = run(publisher(directory.path()).args(missing));
+    assert_eq!((code, output.as_str()), (Some(2), ""));
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.contains("`missing` does not exist") && errors.contains("--interval"), "{errors}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_in_one_line_and_exits_with_1() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("contracts")).unwrap();
+    // A port that was free a moment ago, and that nobody listens on.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = publisher(directory.path());
+    command.arg("--once").env("NATS_URL", format!("nats://127.0.0.1:{port}"));
+    let (code, _, errors) = run(&mut command);
+    assert_eq!(code, Some(1), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.contains("cannot be reached"), "{errors}");
+}

@@ -1,0 +1,89 @@
+//! What every binary needs around its work: logs, error chains and the signal to stop.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, IsTerminal as _};
+
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// Target of the log lines that repeat an audit event, so that `RUST_LOG=runtime::audit=info` shows just them.
+pub const AUDIT_TARGET: &str = "runtime::audit";
+
+/// Shows an error with all its causes in one line: `what: why: why`.
+///
+/// Used in every log and by the command line, because the JSON log format drops the causes of an error field.
+pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(formatter, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One compact JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where the log lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard output: a daemon's only output.
+    Stdout,
+    /// Standard error: where standard output is for data.
+    Stderr,
+}
+
+/// Sets the process's log up, filtered by `RUST_LOG`, else by `default_filter`. A second call changes nothing.
+pub fn initialise_log(format: LogFormat, output: LogOutput, default_filter: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let (writer, terminal) = match output {
+        LogOutput::Stdout => (BoxMakeWriter::new(io::stdout), io::stdout().is_terminal()),
+        LogOutput::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal);
+    // A log that is set up already, by a test or an embedding program, is left as it is.
+    let _ = match format {
+        LogFormat::Json => {
+            subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        }
+        LogFormat::Text => subscriber.compact().try_init(),
+    };
+}
+
+/// A token that is cancelled by the first SIGINT or SIGTERM. A second signal ends the process at once, with
+/// the exit code that shells give for it (128 + signal number).
+pub fn stop_signal() -> io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            let code = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            if stopping.is_cancelled() {
+                #[expect(clippy::exit, reason = "the second signal means: now")]
+                std::process::exit(code);
+            }
+            stopping.cancel();
+        }
+    });
+    Ok(stop)
+}

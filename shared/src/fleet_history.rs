@@ -1,0 +1,311 @@
+//! The fold: what the log says about channels, releases and nodes (DESIGN §2).
+//!
+//! Total and idempotent: no order of events and no payload makes it fail, and an event that was applied before
+//! changes nothing. What cannot be applied is counted and named, never dropped silently.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use crate::digest::Sha256Digest;
+use crate::event::{BundleEvent, EventType, Loaded, Promoted, Published};
+use crate::event_envelope::{EventEnvelope, Source};
+use crate::identifiers::{BundleName, ChannelName, Incarnation, NodeName, Tag};
+use crate::subjects::EventSubject;
+
+/// One message of the stream, as the fold needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredMessage<'a> {
+    /// Its stream sequence.
+    pub stream_sequence: u64,
+    /// When the server stored it.
+    pub stored_at: DateTime<Utc>,
+    /// The subject it is stored under.
+    pub subject: &'a str,
+    /// The stored payload.
+    pub payload: &'a [u8],
+}
+
+/// A channel: where it points, and since when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChannelState {
+    /// Its head.
+    pub head: Promoted,
+    /// Stream sequence of the head.
+    pub stream_sequence: u64,
+    /// When the server stored the head.
+    pub since: DateTime<Utc>,
+    /// How often the channel moved.
+    pub moves: u64,
+}
+
+/// What a node last said about one bundle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeState {
+    /// The release it runs, since when by its own clock, and the event that said so.
+    pub active: Option<(Loaded, DateTime<Utc>)>,
+    /// The release it holds verified but has not switched to.
+    pub staged: Option<Tag>,
+    /// Its last failure since it last switched: the release and the event's type.
+    pub failure: Option<(Tag, EventType)>,
+    /// Stream sequence of its last event.
+    pub stream_sequence: u64,
+    /// The writer of its last event; two live ones under one name mean two agents.
+    pub incarnation: Incarnation,
+}
+
+/// A message the fold could not apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oddity {
+    /// Its stream sequence.
+    pub stream_sequence: u64,
+    /// Its subject.
+    pub subject: String,
+    /// Why it was not applied.
+    pub reason: String,
+}
+
+/// The state that a prefix of the log gives.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FleetHistory {
+    /// The log's epoch.
+    pub epoch: Option<Incarnation>,
+    /// Every channel.
+    pub channels: BTreeMap<(BundleName, ChannelName), ChannelState>,
+    /// Every announced release with the stream sequence of its first announcement.
+    pub releases: BTreeMap<(BundleName, Tag), (Published, u64)>,
+    /// Tree digests that must never run again.
+    pub withdrawn: BTreeSet<Sha256Digest>,
+    /// Every node, per bundle.
+    pub nodes: BTreeMap<(NodeName, BundleName), NodeState>,
+    /// Events of unknown type or newer schema, by type.
+    pub unknown: BTreeMap<String, u64>,
+    /// Messages that are no valid events, or contradict their subject.
+    pub oddities: Vec<Oddity>,
+    /// Stream sequence of the last message applied.
+    pub last_sequence: u64,
+}
+
+impl FleetHistory {
+    /// Applies the next message. One at or below the last applied sequence changes nothing.
+    pub fn apply(&mut self, message: StoredMessage<'_>) {
+        if message.stream_sequence <= self.last_sequence {
+            return;
+        }
+        self.last_sequence = message.stream_sequence;
+        match read(message.subject, message.payload) {
+            Ok(envelope) => self.apply_event(envelope, message.stream_sequence, message.stored_at),
+            Err(reason) => self.oddities.push(Oddity {
+                stream_sequence: message.stream_sequence,
+                subject: message.subject.to_owned(),
+                reason,
+            }),
+        }
+    }
+
+    fn apply_event(&mut self, envelope: EventEnvelope, sequence: u64, stored_at: DateTime<Utc>) {
+        let EventEnvelope { source, time, incarnation, event, .. } = envelope;
+        match event {
+            BundleEvent::EpochStarted(data) => self.epoch = Some(data.epoch),
+            BundleEvent::Published(data) => {
+                self.releases.entry((data.bundle.clone(), data.tag.clone())).or_insert((data, sequence));
+            }
+            BundleEvent::Promoted(data) => {
+                let key = (data.bundle.clone(), data.channel.clone());
+                let moves = self.channels.get(&key).map_or(0, |channel| channel.moves) + 1;
+                self.channels
+                    .insert(key, ChannelState { head: data, stream_sequence: sequence, since: stored_at, moves });
+            }
+            BundleEvent::Withdrawn(data) => {
+                self.withdrawn.insert(data.tree_digest);
+            }
+            BundleEvent::RefreshAttempt(data) => {
+                self.node(&source, data.bundle, sequence, incarnation);
+            }
+            BundleEvent::Staged(data) => {
+                if let Some(node) = self.node(&source, data.bundle, sequence, incarnation) {
+                    node.staged = Some(data.tag);
+                }
+            }
+            BundleEvent::Loaded(data) => {
+                if let Some(node) = self.node(&source, data.bundle.clone(), sequence, incarnation) {
+                    node.staged = None;
+                    node.failure = None;
+                    node.active = Some((data, time));
+                }
+            }
+            BundleEvent::VerificationFailed(data) => {
+                if let Some(node) = self.node(&source, data.bundle, sequence, incarnation) {
+                    node.failure = Some((data.tag, EventType::VerificationFailed));
+                }
+            }
+            BundleEvent::DownloadFailed(data) => {
+                if let Some(node) = self.node(&source, data.bundle, sequence, incarnation) {
+                    node.failure = Some((data.tag, EventType::DownloadFailed));
+                }
+            }
+            BundleEvent::Unknown(data) => *self.unknown.entry(data.event_type.to_string()).or_default() += 1,
+        }
+    }
+
+    fn node(
+        &mut self,
+        source: &Source,
+        bundle: BundleName,
+        sequence: u64,
+        incarnation: Incarnation,
+    ) -> Option<&mut NodeState> {
+        let Source::Node(name) = source else { return None };
+        let node = self.nodes.entry((name.clone(), bundle)).or_insert(NodeState {
+            active: None,
+            staged: None,
+            failure: None,
+            stream_sequence: 0,
+            incarnation,
+        });
+        node.stream_sequence = sequence;
+        node.incarnation = incarnation;
+        Some(node)
+    }
+}
+
+/// Reads a stored message as an event that belongs under its subject, or says in words why it is none.
+pub fn read(subject: &str, payload: &[u8]) -> Result<EventEnvelope, String> {
+    let parsed: EventSubject = subject.parse().map_err(|error| format!("{error}"))?;
+    let envelope = EventEnvelope::parse(payload).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        format!("{error}{cause}")
+    })?;
+    if envelope.belongs_under(&parsed) {
+        Ok(envelope)
+    } else {
+        Err(format!("event `{}` by `{}` contradicts its subject", envelope.event.event_type(), envelope.source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event::{FetchStrategy, Hold, LoadSource, PromotionCause, RefreshAttempt};
+    use crate::event_chain::{EventChain, EventDraft};
+    use crate::identifiers::EventId;
+
+    fn promoted(channel: &str, tag: &str) -> BundleEvent {
+        Promoted {
+            bundle: "contracts".parse().unwrap(),
+            channel: channel.parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: Sha256Digest::of(tag.as_bytes()),
+            previous_tag: None,
+            cause: PromotionCause::Promote,
+            hold: Hold::None,
+            reason: None,
+            actor: "ada".parse().unwrap(),
+        }
+        .into()
+    }
+
+    fn loaded(tag: &str) -> BundleEvent {
+        Loaded {
+            bundle: "contracts".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: Sha256Digest::of(tag.as_bytes()),
+            content_digest: Sha256Digest::of(tag.as_bytes()),
+            channel: None,
+            source: LoadSource::Download,
+            wire_bytes: 1,
+            previous_tag: None,
+            duration_ms: 1,
+            activation_epoch: 1,
+            verified: true,
+        }
+        .into()
+    }
+
+    fn attempt(tag: &str) -> BundleEvent {
+        RefreshAttempt {
+            bundle: "contracts".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: Sha256Digest::of(tag.as_bytes()),
+            base_tag: None,
+            strategy: FetchStrategy::Archive,
+        }
+        .into()
+    }
+
+    fn stored(source: &str, event: BundleEvent) -> (String, Vec<u8>) {
+        let draft = EventDraft { id: EventId::from_uuid(Uuid::from_u128(9)), time: DateTime::UNIX_EPOCH, event };
+        let chain = EventChain::new(Incarnation::from_uuid(Uuid::from_u128(1)), None);
+        let sealed = chain.seal(&source.parse().unwrap(), &draft).unwrap();
+        (sealed.subject.to_string(), sealed.bytes)
+    }
+
+    fn fold<'a>(messages: impl IntoIterator<Item = &'a (String, Vec<u8>)>) -> FleetHistory {
+        let mut history = FleetHistory::default();
+        for (number, (subject, payload)) in messages.into_iter().enumerate() {
+            history.apply(StoredMessage {
+                stream_sequence: number as u64 + 1,
+                stored_at: DateTime::UNIX_EPOCH,
+                subject,
+                payload,
+            });
+        }
+        history
+    }
+
+    #[test]
+    fn a_channel_points_at_its_last_promotion_and_a_node_runs_what_it_loaded_last() {
+        let history = fold(&[
+            stored("/operators/ada", promoted("latest", "v1")),
+            stored("/nodes/edge-17", loaded("v1")),
+            stored("/operators/ada", promoted("latest", "v2")),
+            stored("/nodes/edge-17", attempt("v2")),
+        ]);
+        let channel = &history.channels[&("contracts".parse().unwrap(), "latest".parse().unwrap())];
+        assert_eq!((channel.head.tag.as_str(), channel.moves, channel.stream_sequence), ("v2", 2, 3));
+        let node = &history.nodes[&("edge-17".parse().unwrap(), "contracts".parse().unwrap())];
+        assert_eq!(node.active.as_ref().unwrap().0.tag.as_str(), "v1");
+        assert_eq!(node.stream_sequence, 4);
+    }
+
+    #[test]
+    fn an_event_under_a_foreign_subject_is_reported_and_not_applied() {
+        let (_, payload) = stored("/operators/ada", promoted("staging", "v1"));
+        let history = fold(&[("bundle.promoted.contracts.channel.production".to_owned(), payload)]);
+        assert!(history.channels.is_empty());
+        assert_eq!(history.oddities.len(), 1);
+    }
+
+    fn any_message() -> impl Strategy<Value = (String, Vec<u8>)> {
+        let tag = "v[0-3]";
+        prop_oneof![
+            (("latest|production"), tag).prop_map(|(channel, tag)| stored("/operators/ada", promoted(&channel, &tag))),
+            (("a|b"), tag).prop_map(|(node, tag)| stored(&format!("/nodes/{node}"), loaded(&tag))),
+            (("a|b"), tag).prop_map(|(node, tag)| stored(&format!("/nodes/{node}"), attempt(&tag))),
+            ("bundle\\.[a-z_]{1,8}\\.x\\.node\\.a", proptest::collection::vec(any::<u8>(), 0..40)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn replaying_twice_equals_once(messages in proptest::collection::vec(any_message(), 0..30)) {
+            let once = fold(&messages);
+            let mut twice = once.clone();
+            for (number, (subject, payload)) in messages.iter().enumerate() {
+                twice.apply(StoredMessage { stream_sequence: number as u64 + 1, stored_at: DateTime::UNIX_EPOCH, subject, payload });
+            }
+            prop_assert_eq!(once, twice);
+        }
+
+        #[test]
+        fn nothing_is_dropped_silently(messages in proptest::collection::vec(any_message(), 0..30)) {
+            let history = fold(&messages);
+            prop_assert_eq!(history.last_sequence, messages.len() as u64);
+            let applied = messages.iter().filter(|(subject, payload)| read(subject, payload).is_ok()).count();
+            prop_assert_eq!(applied + history.oddities.len(), messages.len());
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! A node's events on their way to the log: durable before [`Outbox::record`] returns, removed only once stored.
+//!
+//! ```text
+//! record ─► queue/<number>.json ─► writer.json (numbered, sealed) ─► the log ─► writer.json (chain moves) ─► entry removed
+//! ```
+//!
+//! A crash between any two of these steps repeats the one it interrupted and loses or doubles nothing. Offline, the queue
+//! grows to [`MAX_WAITING`]; then `record` refuses, and says so.
+
+mod next_step;
+mod queue;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use shared::daemon::ErrorChain;
+use shared::digest::Sha256Digest;
+use shared::event_chain::EventDraft;
+use shared::event_envelope::{EnvelopeError, Source};
+use shared::identifiers::{Incarnation, NodeName};
+use shared::subjects::node_filter;
+use thiserror::Error;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use self::next_step::{NextStep, next_step};
+use self::queue::Queue;
+pub use self::queue::{MAX_WAITING, QueueError};
+use crate::event_log::{EventLog, Expectation, ReadError};
+use crate::event_writer::{ChainFileError, EventWriter};
+
+/// How long one event is sent again before its fate is called unknown and the matter is looked at anew.
+const PATIENCE: Duration = Duration::from_secs(15);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// An outbox that cannot be opened.
+#[derive(Debug, Error)]
+pub enum OutboxError {
+    /// The writer's state cannot be used.
+    #[error("the outbox's writer cannot be opened")]
+    Writer(#[source] ChainFileError),
+    /// The queue cannot be used.
+    #[error("the outbox's queue cannot be opened")]
+    Queue(#[source] QueueError),
+}
+
+/// An event that was not recorded.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// This node cannot write such an event, or it is too large.
+    #[error("the event cannot be written")]
+    Invalid(#[source] EnvelopeError),
+    /// It is not durable: the disk fails, or the queue is full.
+    #[error("the event is not recorded")]
+    Queue(#[source] QueueError),
+}
+
+/// Another writer under the same node name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    /// Its incarnation, where its event could be read.
+    pub incarnation: Option<Incarnation>,
+    /// Where its event stands in the log.
+    pub stream_sequence: u64,
+}
+
+/// How an outbox is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutboxStatus {
+    /// Events recorded and not yet in the log.
+    pub waiting: usize,
+    /// Events stored by this process.
+    pub stored: u64,
+    /// Place in the log of the last one.
+    pub last_stream_sequence: Option<u64>,
+    /// Why the first event in the queue is not getting through, if it is not.
+    pub blocked: Option<String>,
+    /// The last other writer noticed under this node's name: an alarm. Both keep running.
+    pub rival: Option<Rival>,
+    /// How often one was noticed.
+    pub rivals_noticed: u64,
+}
+
+/// The durable queue of one node's events and the writer that sends them. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: NodeName,
+    queue: Queue,
+    /// Locked by whoever runs: there is one writer.
+    writer: Mutex<EventWriter>,
+    incarnation: Incarnation,
+    recorded: Notify,
+    status: watch::Sender<OutboxStatus>,
+}
+
+impl Outbox {
+    /// Opens a node's outbox, or makes a new one with a new incarnation. Blocks on the disk; one process at a time can
+    /// have it open.
+    pub fn open(directory: &Path, node: NodeName) -> Result<Self, OutboxError> {
+        let writer = EventWriter::open(directory, Source::Node(node.clone())).map_err(OutboxError::Writer)?;
+        let queue = Queue::open(directory, MAX_WAITING).map_err(OutboxError::Queue)?;
+        if let Some(stored) = writer.last_stored() {
+            // The process ended between storing it and removing its entry.
+            queue.remove(stored).map_err(OutboxError::Queue)?;
+        }
+        let (status, _) = watch::channel(OutboxStatus { waiting: queue.len(), ..OutboxStatus::default() });
+        let incarnation = writer.chain().incarnation;
+        let inner = Inner { node, queue, writer: Mutex::new(writer), incarnation, recorded: Notify::new(), status };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The incarnation that this outbox writes under.
+    pub fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation
+    }
+
+    /// How the outbox is doing, and each change of it.
+    pub fn status(&self) -> watch::Receiver<OutboxStatus> {
+        self.inner.status.subscribe()
+    }
+
+    /// Makes an event durable, to be sent in the order of these calls. After it returns, no crash loses the event.
+    pub async fn record(&self, draft: EventDraft) -> Result<(), RecordError> {
+        let inner = Arc::clone(&self.inner);
+        let recorded =
+            tokio::task::spawn_blocking(move || inner.queue.push(&Source::Node(inner.node.clone()), draft)).await;
+        match recorded {
+            Ok(recorded) => recorded?,
+            Err(_cancelled) => return Err(RecordError::Queue(QueueError::Interrupted)),
+        }
+        self.inner.status.send_modify(|status| status.waiting = self.inner.queue.len());
+        self.inner.recorded.notify_one();
+        Ok(())
+    }
+
+    /// Waits until everything recorded is in the log, at most `limit`; says whether it is.
+    pub async fn wait_until_empty(&self, limit: Duration) -> bool {
+        let mut status = self.inner.status.subscribe();
+        let empty = status.wait_for(|status| status.waiting == 0);
+        matches!(timeout(limit, empty).await, Ok(Ok(_)))
+    }
+
+    /// Sends what is recorded until `stop` is cancelled; a call on the way is finished or given up within the
+    /// connection's request time. One task runs this; a second waits for the first to end.
+    pub async fn run(&self, log: &EventLog, stop: CancellationToken) {
+        let mut writer = self.inner.writer.lock().await;
+        let mut sending = Sending { inner: Arc::clone(&self.inner), log, writer: &mut writer, last: None };
+        // A cancelled append leaves its event in flight, on disk, to be settled at the next start.
+        stop.run_until_cancelled(sending.run()).await;
+    }
+}
+
+/// The loop of [`Outbox::run`] and what it knows of the log.
+struct Sending<'a> {
+    inner: Arc<Inner>,
+    log: &'a EventLog,
+    writer: &'a mut EventWriter,
+    /// Sequence of this node's last event in the log, once read.
+    last: Option<u64>,
+}
+
+impl Sending<'_> {
+    async fn run(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if !self.has_work() {
+                // A permit is kept for an event that was recorded since.
+                self.inner.recorded.notified().await;
+                continue;
+            }
+            if !self.log.connection().wait_until_connected(FIRST_PAUSE).await {
+                self.block("the server cannot be reached".to_owned());
+                self.log.connection().wait_until_connected(LONGEST_PAUSE).await;
+                continue;
+            }
+            let Some(step) = self.step().await else { continue };
+            match step {
+                NextStep::Advance { last } => {
+                    self.last = Some(last);
+                    pause = FIRST_PAUSE;
+                    self.advance(last).await;
+                }
+                NextStep::Rebase { last, rival } => {
+                    self.last = last;
+                    if let Some(rival) = rival {
+                        self.note_rival(rival);
+                    }
+                    // Two writers that take turns in conflicting are drawn apart.
+                    tokio::time::sleep(spread(pause)).await;
+                }
+                NextStep::Wait { reason } => {
+                    self.block(reason);
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                NextStep::SetAside { reason } => self.set_aside(&reason).await,
+            }
+        }
+    }
+
+    /// Settles the event in flight, else sends the first in the queue; `None` where there is neither.
+    async fn step(&mut self) -> Option<NextStep> {
+        if self.writer.in_flight().is_some() {
+            let resumed = self.writer.resume(self.log, PATIENCE).await;
+            return Some(next_step(self.writer.chain(), resumed));
+        }
+        let draft = self.inner.queue.first()?;
+        let last = match self.last_in_log().await {
+            Ok(last) => last,
+            Err(error) => return Some(NextStep::Wait { reason: ErrorChain(&error).to_string() }),
+        };
+        let expectation = Expectation::OnNode { node: self.inner.node.clone(), last };
+        let appended = self.writer.append(self.log, &draft, expectation, PATIENCE).await;
+        Some(next_step(self.writer.chain(), appended.map(Some)))
+    }
+
+    fn has_work(&self) -> bool {
+        self.writer.in_flight().is_some() || self.inner.queue.len() > 0
+    }
+
+    /// Where this node's events end. Read once, and again after a conflict that showed nothing.
+    async fn last_in_log(&mut self) -> Result<u64, LogEndError> {
+        if let Some(last) = self.last {
+            return Ok(last);
+        }
+        let snapshot = self.log.last_of(&[node_filter(&self.inner.node)]).await.map_err(LogEndError::Read)?;
+        let newest = snapshot.events.iter().max_by_key(|event| event.stream_sequence);
+        if let Some(newest) = newest {
+            let predecessor: Sha256Digest = newest.digest();
+            self.writer.continue_after(predecessor).await.map_err(LogEndError::State)?;
+        }
+        let last = newest.map_or(0, |event| event.stream_sequence);
+        self.last = Some(last);
+        Ok(last)
+    }
+
+    async fn advance(&self, last: u64) {
+        if let Some(stored) = self.writer.last_stored()
+            && let Err(error) = self.on_disk(move |queue| queue.remove(stored)).await
+        {
+            // It is in the log; the entry is removed at the next start.
+            tracing::error!(error = %ErrorChain(&error), "an entry of the outbox cannot be removed");
+        }
+        self.inner.status.send_modify(|status| {
+            status.waiting = self.inner.queue.len();
+            status.stored += 1;
+            status.last_stream_sequence = Some(last);
+            status.blocked = None;
+        });
+    }
+
+    /// Changes the queue on a thread that may block.
+    async fn on_disk(
+        &self,
+        change: impl FnOnce(&Queue) -> Result<(), QueueError> + Send + 'static,
+    ) -> Result<(), QueueError> {
+        let inner = Arc::clone(&self.inner);
+        let changed = tokio::task::spawn_blocking(move || change(&inner.queue)).await;
+        changed.unwrap_or(Err(QueueError::Interrupted))
+    }
+
+    fn note_rival(&self, rival: Rival) {
+        tracing::error!(
+            node.name = %self.inner.node,
+            event.sequence = rival.stream_sequence,
+            "another process writes events under this node's name"
+        );
+        self.inner.status.send_modify(|status| {
+            status.rival = Some(rival);
+            status.rivals_noticed += 1;
+        });
+    }
+
+    fn block(&self, reason: String) {
+        self.inner.status.send_if_modified(|status| {
+            let changed = status.blocked.as_ref() != Some(&reason);
+            if changed {
+                tracing::warn!(reason, waiting = status.waiting, "events wait in the outbox");
+                status.blocked = Some(reason);
+            }
+            changed
+        });
+    }
+
+    async fn set_aside(&self, reason: &str) {
+        tracing::error!(reason, "an event can never be sent and is set aside");
+        if let Err(error) = self.on_disk(Queue::set_first_aside).await {
+            tracing::error!(error = %ErrorChain(&error), "an entry of the outbox cannot be set aside");
+        }
+        self.inner.status.send_modify(|status| status.waiting = self.inner.queue.len());
+    }
+
+    /// Waits before the next attempt; a new connection ends the wait.
+    async fn pause(&self, pause: Duration) {
+        let mut again = self.log.connection().connected_again();
+        let _ = timeout(spread(pause), again.next()).await;
+    }
+}
+
+/// A random part of a pause, so that a fleet does not act at once.
+fn spread(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.2..1.0))
+}
+
+#[derive(Debug, Error)]
+enum LogEndError {
+    #[error("the node's last event cannot be read")]
+    Read(#[source] ReadError),
+    #[error("the writer's state cannot be saved")]
+    State(#[source] ChainFileError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use chrono::DateTime;
+    use shared::event::{BundleEvent, FetchStrategy, RefreshAttempt};
+    use shared::identifiers::EventId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn node() -> NodeName {
+        "edge-17".parse().unwrap()
+    }
+
+    fn draft(number: u128) -> EventDraft {
+        EventDraft {
+            id: EventId::from_uuid(Uuid::from_u128(number)),
+            time: DateTime::UNIX_EPOCH,
+            event: BundleEvent::RefreshAttempt(RefreshAttempt {
+                bundle: "contracts".parse().unwrap(),
+                tag: "v1".parse().unwrap(),
+                tree_digest: Sha256Digest::of(b"tree"),
+                base_tag: None,
+                strategy: FetchStrategy::Archive,
+            }),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_is_there_after_a_crash_under_the_same_incarnation() {
+        let directory = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(directory.path(), node()).unwrap();
+        let incarnation = outbox.incarnation();
+        outbox.record(draft(1)).await.unwrap();
+        outbox.record(draft(2)).await.unwrap();
+        assert_eq!(outbox.status().borrow().waiting, 2);
+        assert!(matches!(
+            Outbox::open(directory.path(), node()),
+            Err(OutboxError::Writer(ChainFileError::InUse { .. }))
+        ));
+        drop(outbox);
+
+        let outbox = Outbox::open(directory.path(), node()).unwrap();
+        assert_eq!((outbox.incarnation(), outbox.status().borrow().waiting), (incarnation, 2));
+    }
+
+    #[tokio::test]
+    async fn a_crash_between_storing_and_removing_an_entry_does_not_send_it_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(directory.path(), node()).unwrap();
+        outbox.record(draft(1)).await.unwrap();
+        outbox.record(draft(2)).await.unwrap();
+        drop(outbox);
+
+        let file = directory.path().join("writer.json");
+        let state = fs::read_to_string(&file).unwrap();
+        let stored = state.replace("\"last_stored\":null", &format!("\"last_stored\":\"{}\"", draft(1).id));
+        assert_ne!(state, stored);
+        fs::write(&file, stored).unwrap();
+
+        let outbox = Outbox::open(directory.path(), node()).unwrap();
+        assert_eq!(outbox.inner.queue.first(), Some(draft(2)));
+        assert_eq!(outbox.status().borrow().waiting, 1);
+    }
+}

@@ -1,0 +1,149 @@
+//! What follows from an attempt to write: pure, so that every end of an attempt can be tested without a server.
+
+use shared::daemon::ErrorChain;
+use shared::event_chain::EventChain;
+use shared::event_envelope::EventEnvelope;
+
+use super::Rival;
+use crate::event_log::{AppendError, Appended};
+use crate::event_writer::WriteError;
+use crate::stored_event::StoredEvent;
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NextStep {
+    /// The event is in the log, at this place. On to the next.
+    Advance { last: u64 },
+    /// The log ends elsewhere than thought: `None` where it has to be read again. The same event is sent once more.
+    Rebase { last: Option<u64>, rival: Option<Rival> },
+    /// The event cannot get through now. It stays first.
+    Wait { reason: String },
+    /// The event can never be sent.
+    SetAside { reason: String },
+}
+
+/// Decides from the end of one attempt. `chain` is where the writer stands after it.
+pub(super) fn next_step(chain: &EventChain, written: Result<Option<Appended>, WriteError>) -> NextStep {
+    match written {
+        Ok(Some(appended)) => NextStep::Advance { last: appended.stream_sequence },
+        // Nothing was in flight after all.
+        Ok(None) => NextStep::Rebase { last: None, rival: None },
+        Err(WriteError::Append(AppendError::Conflict { last, expected, .. })) => {
+            let last = last.as_deref();
+            NextStep::Rebase {
+                last: last.map(|last| last.stream_sequence),
+                rival: last.filter(|last| last.stream_sequence > expected).and_then(|last| rival(chain, last)),
+            }
+        }
+        Err(WriteError::Seal(error)) => NextStep::SetAside { reason: ErrorChain(&error).to_string() },
+        Err(error @ (WriteError::State(_) | WriteError::Append(_) | WriteError::Unsettled(_))) => {
+            NextStep::Wait { reason: ErrorChain(&error).to_string() }
+        }
+    }
+}
+
+/// Whoever wrote this event, unless it was this writer before: then only the knowledge of the log was old.
+fn rival(chain: &EventChain, last: &StoredEvent) -> Option<Rival> {
+    let envelope = EventEnvelope::parse(&last.payload).ok();
+    let ours = envelope
+        .as_ref()
+        .is_some_and(|envelope| envelope.incarnation == chain.incarnation && envelope.sequence <= chain.sequence);
+    (!ours).then(|| Rival {
+        incarnation: envelope.map(|envelope| envelope.incarnation),
+        stream_sequence: last.stream_sequence,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use shared::event::{BundleEvent, EpochStarted};
+    use shared::event_chain::EventDraft;
+    use shared::event_envelope::EnvelopeError;
+    use shared::identifiers::{EventId, Incarnation};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event_log::UnknownCause;
+
+    fn incarnation(number: u128) -> Incarnation {
+        Incarnation::from_uuid(Uuid::from_u128(number))
+    }
+
+    /// The chain of incarnation 1 after one event.
+    fn chain() -> EventChain {
+        let chain = EventChain::new(incarnation(1), None);
+        EventChain { sequence: 1, ..chain }
+    }
+
+    fn stored_by(writer: u128, stream_sequence: u64) -> StoredEvent {
+        let draft = EventDraft {
+            id: EventId::from_uuid(Uuid::from_u128(5)),
+            time: DateTime::UNIX_EPOCH,
+            event: BundleEvent::EpochStarted(EpochStarted {
+                stream: "S".to_owned(),
+                epoch: incarnation(9),
+                continues: None,
+            }),
+        };
+        let source = "/operators/ada".parse().unwrap();
+        let sealed = EventChain::new(incarnation(writer), None).seal(&source, &draft).unwrap();
+        StoredEvent {
+            stream_sequence,
+            stored_at: DateTime::UNIX_EPOCH,
+            subject: "s".to_owned(),
+            payload: sealed.bytes.into(),
+        }
+    }
+
+    fn conflict(last: Option<StoredEvent>) -> Result<Option<Appended>, WriteError> {
+        Err(WriteError::Append(AppendError::Conflict { filter: "f".to_owned(), expected: 4, last: last.map(Box::new) }))
+    }
+
+    #[test]
+    fn a_stored_event_moves_on_whether_now_or_before() {
+        for already_there in [false, true] {
+            let appended = Appended { stream_sequence: 7, already_there };
+            assert_eq!(next_step(&chain(), Ok(Some(appended))), NextStep::Advance { last: 7 });
+        }
+    }
+
+    #[test]
+    fn a_second_writer_is_an_alarm_and_the_event_is_sent_behind_it() {
+        let step = next_step(&chain(), conflict(Some(stored_by(2, 9))));
+        let rival = Some(Rival { incarnation: Some(incarnation(2)), stream_sequence: 9 });
+        assert_eq!(step, NextStep::Rebase { last: Some(9), rival });
+    }
+
+    #[test]
+    fn a_copy_of_this_state_directory_is_an_alarm_too() {
+        // Same incarnation, but an event that this writer has not stored.
+        let ahead = EventChain { sequence: 0, ..chain() };
+        let step = next_step(&ahead, conflict(Some(stored_by(1, 9))));
+        assert!(matches!(step, NextStep::Rebase { last: Some(9), rival: Some(_) }));
+    }
+
+    #[test]
+    fn old_knowledge_of_the_log_is_no_alarm() {
+        let own = next_step(&chain(), conflict(Some(stored_by(1, 9))));
+        assert_eq!(own, NextStep::Rebase { last: Some(9), rival: None });
+        // The log is shorter than thought: it was restored, or the replica is behind.
+        let shorter = next_step(&chain(), conflict(Some(stored_by(2, 3))));
+        assert_eq!(shorter, NextStep::Rebase { last: Some(3), rival: None });
+        assert_eq!(next_step(&chain(), conflict(None)), NextStep::Rebase { last: None, rival: None });
+    }
+
+    #[test]
+    fn what_may_pass_waits_and_what_never_can_is_set_aside() {
+        let subject = || "s".to_owned();
+        for error in [
+            AppendError::PermissionDenied { subject: subject() },
+            AppendError::NoLog { subject: subject() },
+            AppendError::Unknown { subject: subject(), source: Box::new(UnknownCause::ReplicaBehind) },
+        ] {
+            assert!(matches!(next_step(&chain(), Err(WriteError::Append(error))), NextStep::Wait { .. }));
+        }
+        let seal = Err(WriteError::Seal(EnvelopeError::TooLarge { size: 1 }));
+        assert!(matches!(next_step(&chain(), seal), NextStep::SetAside { .. }));
+    }
+}

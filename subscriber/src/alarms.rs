@@ -1,0 +1,73 @@
+//! What is wrong with this node right now, one text for each subject, said once when it changes.
+
+use std::collections::BTreeMap;
+
+/// What an alarm is about. Each subject has at most one alarm at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    /// The log cannot be read, or has no beginning yet.
+    Log,
+    /// The log answers with a state that is older than what was seen.
+    Outdated,
+    /// The desired state cannot be understood.
+    Head,
+    /// The desired state cannot be carried out.
+    Desired,
+    /// The node's own files cannot be written.
+    Disk,
+    /// Another agent runs under this node's name.
+    Rival,
+    /// Events do not get through.
+    Outbox,
+}
+
+/// The alarms that are on.
+#[derive(Debug, Default)]
+pub(crate) struct Alarms(BTreeMap<Subject, String>);
+
+impl Alarms {
+    /// Raises an alarm; logged where it says something new.
+    pub(crate) fn raise(&mut self, subject: Subject, text: String) {
+        if self.0.get(&subject) != Some(&text) {
+            tracing::warn!(alarm = ?subject, "{text}");
+            self.0.insert(subject, text);
+        }
+    }
+
+    /// Ends an alarm; logged where it was on.
+    pub(crate) fn clear(&mut self, subject: Subject) {
+        if let Some(text) = self.0.remove(&subject) {
+            tracing::info!(alarm = ?subject, "over: {text}");
+        }
+    }
+
+    /// Raises the alarm with this text, or ends it.
+    pub(crate) fn set(&mut self, subject: Subject, text: Option<String>) {
+        match text {
+            Some(text) => self.raise(subject, text),
+            None => self.clear(subject),
+        }
+    }
+
+    /// Their texts, in a fixed order.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.values().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_subject_has_one_alarm_until_it_is_over() {
+        let mut alarms = Alarms::default();
+        alarms.raise(Subject::Rival, "two agents".to_owned());
+        alarms.raise(Subject::Log, "no log".to_owned());
+        alarms.raise(Subject::Log, "no beginning".to_owned());
+        assert_eq!(alarms.texts().collect::<Vec<_>>(), ["no beginning", "two agents"]);
+        alarms.set(Subject::Log, None);
+        alarms.clear(Subject::Disk);
+        assert_eq!(alarms.texts().collect::<Vec<_>>(), ["two agents"]);
+    }
+}

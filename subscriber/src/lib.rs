@@ -1,0 +1,38 @@
+//! The node agent: follows a channel, fetches and verifies releases, switches to them atomically, reports.
+//!
+//! | promise | kept by |
+//! |---|---|
+//! | only what is verified becomes current | [`shared::verification::VerifiedRelease`] is all that `activation` accepts |
+//! | at any instant one release is current, whole | one `rename(2)` in `activation` |
+//! | the last good release keeps running | `plan`: nothing is given up before its successor is verified |
+//! | messages only wake | `reconcile`: every step starts from the state of the log, read again |
+//! | what happened is reported once it is durable | `reports`, through the outbox of `streams` |
+//!
+//! A crash at any instruction leaves the old or the new release current; the next start finishes or discards the rest.
+
+mod activation;
+mod alarms;
+pub mod cache;
+pub mod config;
+mod desired;
+mod durable_file;
+pub mod entry_point;
+mod failures;
+mod fetch;
+pub mod node_report;
+mod node_state;
+mod plan;
+pub mod reader;
+mod reconcile;
+mod release_directory;
+mod reports;
+mod retention;
+mod staging;
+#[cfg(test)]
+mod test_releases;
+
+pub use self::config::{AgentArguments, AgentConfig};
+pub use self::entry_point::{main_with, run};
+pub use self::node_state::StateError;
+pub use self::reconcile::AgentError;
+pub use self::release_directory::ReleaseDirectoryError;

@@ -1,0 +1,234 @@
+//! What next? A pure decision from what is desired, what this node has, what failed, and the time.
+//!
+//! The planner proposes one step at a time and is asked again after it. Candidates are weighed in order: what is desired,
+//! then what runs, then what ran before; never what was withdrawn, and never what failed a moment ago.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use shared::digest::Sha256Digest;
+
+use crate::failures::{FailureBook, FailureKey, RetryBounds};
+use crate::node_state::{LoadedRelease, ReleaseId};
+
+/// What must never run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Withdrawn {
+    /// Tree digests of withdrawn releases.
+    pub trees: BTreeSet<Sha256Digest>,
+    /// Content digests of withdrawn releases.
+    pub contents: BTreeSet<Sha256Digest>,
+}
+
+impl Withdrawn {
+    /// Whether a release is withdrawn, by either digest.
+    pub(crate) fn holds(&self, tree: Sha256Digest, content: Option<Sha256Digest>) -> bool {
+        self.trees.contains(&tree) || content.is_some_and(|content| self.contents.contains(&content))
+    }
+}
+
+/// What is known of the desired release's announcement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Announcement {
+    /// Not looked up: the release runs already.
+    NotNeeded,
+    /// The log has none that is valid.
+    Missing,
+    /// It describes the release.
+    Found {
+        /// Its place in the log.
+        stream_sequence: u64,
+        /// The tree digest it names.
+        tree_digest: Sha256Digest,
+        /// The content digest it names.
+        content_digest: Sha256Digest,
+    },
+}
+
+/// The release this node should run, as the log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Desired {
+    /// The release.
+    pub release: ReleaseId,
+    /// How it was announced.
+    pub announcement: Announcement,
+}
+
+impl Desired {
+    /// What failures of this release are remembered under.
+    pub(crate) fn failure_key(&self) -> FailureKey {
+        let announcement = match self.announcement {
+            Announcement::Found { stream_sequence, .. } => stream_sequence,
+            Announcement::NotNeeded | Announcement::Missing => 0,
+        };
+        FailureKey { release: self.release.clone(), announcement }
+    }
+}
+
+/// Everything a decision rests on.
+#[derive(Debug, Clone)]
+pub(crate) struct Situation<'a> {
+    /// What the log says; `None` where it says nothing that can be used.
+    pub desired: Option<&'a Desired>,
+    /// What must never run.
+    pub withdrawn: &'a Withdrawn,
+    /// The release that is current and not known to be damaged.
+    pub active: Option<&'a LoadedRelease>,
+    /// Releases loaded earlier, newest first.
+    pub previous: &'a [LoadedRelease],
+    /// Releases that stand in the cache and are not known to be damaged; their files have not been compared.
+    pub on_disk: &'a BTreeSet<ReleaseId>,
+    /// The release that was verified a moment ago and can be switched to.
+    pub staged: Option<&'a ReleaseId>,
+    /// What failed.
+    pub failures: &'a FailureBook,
+    /// Bounds of the time between attempts.
+    pub retry: &'a RetryBounds,
+    /// The time.
+    pub now: DateTime<Utc>,
+}
+
+/// The next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing to do.
+    Idle(Idle),
+    /// Verify the release that stands in the cache.
+    Reuse(ReleaseId),
+    /// Fetch the desired release and verify it.
+    Fetch(ReleaseId),
+    /// Switch to the staged release.
+    Switch(ReleaseId),
+    /// Nothing can be done before this time.
+    Wait {
+        /// The time.
+        until: DateTime<Utc>,
+        /// Why.
+        reason: WaitReason,
+    },
+    /// The desired state must not be carried out, and there is nothing better to do.
+    Refuse(Refusal),
+}
+
+/// Why nothing is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// What is desired runs.
+    Converged,
+    /// Nothing is desired.
+    NothingDesired,
+    /// What is desired is withdrawn; the node keeps its last release that is not.
+    KeepingUnwithdrawn,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitReason {
+    /// The desired release failed; it is tried again later.
+    Retry,
+    /// The desired release is not announced (or not seen yet).
+    NotAnnounced,
+}
+
+/// Why the desired state is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Channel and announcement name different trees under one tag: a failed verification.
+    Contradiction {
+        /// What the channel says.
+        promoted: Sha256Digest,
+        /// What the announcement says.
+        announced: Sha256Digest,
+    },
+    /// The desired release is withdrawn, and the node has none that is not.
+    NothingLeft,
+}
+
+/// Why the desired release is no candidate now.
+enum Obstacle {
+    None,
+    Withdrawn,
+    Until(DateTime<Utc>, WaitReason),
+    Contradiction(Refusal),
+}
+
+/// Decides on the next step.
+pub(crate) fn next_step(situation: &Situation<'_>) -> Step {
+    let obstacle = situation.desired.map(|desired| situation.obstacle(desired));
+    if let (Some(desired), Some(Obstacle::None)) = (situation.desired, &obstacle) {
+        return situation.toward(&desired.release, Idle::Converged, Step::Fetch(desired.release.clone()));
+    }
+    if let Some(Obstacle::Contradiction(refusal)) = obstacle {
+        return Step::Refuse(refusal);
+    }
+    let wait = match obstacle {
+        Some(Obstacle::Until(until, reason)) => Some(Step::Wait { until, reason }),
+        None | Some(Obstacle::None | Obstacle::Withdrawn | Obstacle::Contradiction(_)) => None,
+    };
+    let active = situation.active.filter(|active| !situation.is_withdrawn(active));
+    let idle = if situation.desired.is_none() { Idle::NothingDesired } else { Idle::KeepingUnwithdrawn };
+    if active.is_some() {
+        return wait.unwrap_or(Step::Idle(idle));
+    }
+    // Nothing good runs: the newest good one that is still here is better than that.
+    match situation.previous.iter().find(|release| situation.can_return_to(release)) {
+        Some(fallback) => situation.toward(&fallback.id, idle, Step::Reuse(fallback.id.clone())),
+        None if situation.desired.is_none() && situation.active.is_none() => Step::Idle(idle),
+        None => wait.unwrap_or(Step::Refuse(Refusal::NothingLeft)),
+    }
+}
+
+impl Situation<'_> {
+    /// The step that brings the node nearer to a release; `otherwise` where it neither runs nor is staged nor on disk.
+    fn toward(&self, goal: &ReleaseId, arrived: Idle, otherwise: Step) -> Step {
+        if self.active.is_some_and(|active| &active.id == goal) {
+            Step::Idle(arrived)
+        } else if self.staged == Some(goal) {
+            Step::Switch(goal.clone())
+        } else if self.on_disk.contains(goal) {
+            Step::Reuse(goal.clone())
+        } else {
+            otherwise
+        }
+    }
+
+    fn obstacle(&self, desired: &Desired) -> Obstacle {
+        let tree = desired.release.tree_digest;
+        let content = match &desired.announcement {
+            Announcement::Found { content_digest, .. } => Some(*content_digest),
+            Announcement::NotNeeded => self.active.map(|active| active.content_digest),
+            Announcement::Missing => None,
+        };
+        if self.withdrawn.holds(tree, content) {
+            return Obstacle::Withdrawn;
+        }
+        let blocked = self.failures.blocked_until(&desired.failure_key(), self.now, self.retry);
+        if let Some(until) = blocked {
+            return Obstacle::Until(until, WaitReason::Retry);
+        }
+        match &desired.announcement {
+            Announcement::Found { tree_digest, .. } if *tree_digest != tree => {
+                Obstacle::Contradiction(Refusal::Contradiction { promoted: tree, announced: *tree_digest })
+            }
+            Announcement::Missing => {
+                let delay = chrono::TimeDelta::from_std(self.retry.first).unwrap_or(chrono::TimeDelta::MAX);
+                let until = self.now.checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC);
+                Obstacle::Until(until, WaitReason::NotAnnounced)
+            }
+            Announcement::Found { .. } | Announcement::NotNeeded => Obstacle::None,
+        }
+    }
+
+    fn is_withdrawn(&self, release: &LoadedRelease) -> bool {
+        self.withdrawn.holds(release.id.tree_digest, Some(release.content_digest))
+    }
+
+    fn can_return_to(&self, release: &LoadedRelease) -> bool {
+        let key = FailureKey { release: release.id.clone(), announcement: 0 };
+        let here = self.on_disk.contains(&release.id) || self.staged == Some(&release.id);
+        here && !self.is_withdrawn(release) && self.failures.blocked_until(&key, self.now, self.retry).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests;

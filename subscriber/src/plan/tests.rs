@@ -1,0 +1,299 @@
+//! Tables and properties of the planner.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use proptest::prelude::*;
+
+use super::*;
+use crate::failures::FailureKind;
+
+const RETRY: RetryBounds = RetryBounds { first: Duration::from_secs(1), longest: Duration::from_mins(1) };
+
+/// A node in memory: what the effects of the steps would leave behind.
+#[derive(Debug, Clone, Default)]
+struct Node {
+    desired: Option<Desired>,
+    withdrawn: Withdrawn,
+    active: Option<LoadedRelease>,
+    previous: Vec<LoadedRelease>,
+    on_disk: BTreeSet<ReleaseId>,
+    /// Releases whose files do not match, which reusing finds out.
+    damaged: BTreeSet<ReleaseId>,
+    /// Releases whose fetching fails.
+    unfetchable: BTreeSet<ReleaseId>,
+    staged: Option<ReleaseId>,
+    failures: FailureBook,
+}
+
+fn release(number: u8) -> ReleaseId {
+    ReleaseId { tag: format!("v{number}").parse().unwrap(), tree_digest: Sha256Digest::of(&[number]) }
+}
+
+fn content(number: u8) -> Sha256Digest {
+    Sha256Digest::of(&[number, 0])
+}
+
+fn loaded(number: u8) -> LoadedRelease {
+    let loaded_at = DateTime::UNIX_EPOCH;
+    LoadedRelease { id: release(number), content_digest: content(number), git_sha: None, loaded_at }
+}
+
+fn desired(number: u8) -> Desired {
+    let announcement = Announcement::Found {
+        stream_sequence: u64::from(number) + 10,
+        tree_digest: release(number).tree_digest,
+        content_digest: content(number),
+    };
+    Desired { release: release(number), announcement }
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000, 0).unwrap()
+}
+
+impl Node {
+    fn step(&self) -> Step {
+        next_step(&Situation {
+            desired: self.desired.as_ref(),
+            withdrawn: &self.withdrawn,
+            active: self.active.as_ref(),
+            previous: &self.previous,
+            on_disk: &self.on_disk,
+            staged: self.staged.as_ref(),
+            failures: &self.failures,
+            retry: &RETRY,
+            now: now(),
+        })
+    }
+
+    fn fail(&mut self, key: FailureKey) {
+        self.failures.note(key, FailureKind::Download, "refused", now(), |attempts| RETRY.delay(attempts, 0.5));
+    }
+
+    /// What carrying out the step does to a node.
+    fn carry_out(&mut self, step: &Step) {
+        match step {
+            Step::Reuse(id) => {
+                if self.damaged.remove(id) {
+                    self.on_disk.remove(id);
+                } else {
+                    self.staged = Some(id.clone());
+                }
+            }
+            Step::Fetch(id) => {
+                if self.unfetchable.contains(id) {
+                    self.fail(self.desired.as_ref().unwrap().failure_key());
+                } else {
+                    self.on_disk.insert(id.clone());
+                    self.staged = Some(id.clone());
+                }
+            }
+            Step::Switch(id) => {
+                let number = (0..8).find(|number| &release(*number) == id).unwrap();
+                let old = self.active.replace(loaded(number));
+                self.previous.splice(0..0, old);
+                self.staged = None;
+            }
+            Step::Refuse(Refusal::Contradiction { .. }) => {
+                self.fail(self.desired.as_ref().unwrap().failure_key());
+            }
+            Step::Idle(_) | Step::Wait { .. } | Step::Refuse(Refusal::NothingLeft) => {}
+        }
+    }
+}
+
+fn running(number: u8) -> Node {
+    Node { active: Some(loaded(number)), on_disk: [release(number)].into(), ..Node::default() }
+}
+
+#[test]
+fn a_new_release_is_fetched_then_switched_to_then_all_is_well() {
+    let mut node = Node { desired: Some(desired(2)), ..running(1) };
+    for expected in [Step::Fetch(release(2)), Step::Switch(release(2)), Step::Idle(Idle::Converged)] {
+        let step = node.step();
+        assert_eq!(step, expected);
+        node.carry_out(&step);
+    }
+    assert_eq!(node.previous, [loaded(1)]);
+}
+
+#[test]
+fn a_release_in_the_cache_is_not_fetched() {
+    let mut node = Node { desired: Some(desired(1)), previous: vec![loaded(1)], ..running(2) };
+    node.on_disk.insert(release(1));
+    assert_eq!(node.step(), Step::Reuse(release(1)));
+    node.damaged.insert(release(1));
+    node.carry_out(&Step::Reuse(release(1)));
+    assert_eq!(node.step(), Step::Fetch(release(1)), "its copy is damaged");
+}
+
+#[test]
+fn without_a_usable_desired_state_everything_stays_as_it_is() {
+    assert_eq!(running(1).step(), Step::Idle(Idle::NothingDesired));
+    assert_eq!(Node::default().step(), Step::Idle(Idle::NothingDesired));
+}
+
+#[test]
+fn a_deleted_cache_is_healed() {
+    let node = Node { desired: Some(desired(1)), previous: vec![loaded(1)], ..Node::default() };
+    assert_eq!(node.step(), Step::Fetch(release(1)));
+}
+
+#[test]
+fn a_failed_release_waits_and_the_last_good_one_keeps_running() {
+    let mut node = Node { desired: Some(desired(2)), ..running(1) };
+    node.unfetchable.insert(release(2));
+    let fetch = node.step();
+    node.carry_out(&fetch);
+    let until = now() + TimeDelta::seconds(1);
+    assert_eq!(node.step(), Step::Wait { until, reason: WaitReason::Retry });
+}
+
+#[test]
+fn an_announcement_that_contradicts_the_channel_is_refused_once_and_then_waited_for() {
+    let mut node = Node { desired: Some(desired(2)), ..running(1) };
+    node.desired.as_mut().unwrap().release.tree_digest = release(3).tree_digest;
+    node.on_disk.insert(node.desired.as_ref().unwrap().release.clone());
+    let step = node.step();
+    assert!(matches!(step, Step::Refuse(Refusal::Contradiction { .. })), "{step:?}");
+    node.carry_out(&step);
+    assert!(matches!(node.step(), Step::Wait { reason: WaitReason::Retry, .. }));
+}
+
+#[test]
+fn an_unannounced_release_is_waited_for() {
+    let mut node = Node { desired: Some(desired(2)), ..running(1) };
+    node.desired.as_mut().unwrap().announcement = Announcement::Missing;
+    assert!(matches!(node.step(), Step::Wait { reason: WaitReason::NotAnnounced, .. }));
+}
+
+#[test]
+fn a_withdrawn_head_leaves_the_node_on_its_last_release_that_is_not() {
+    let mut node = Node { desired: Some(desired(2)), ..running(1) };
+    node.withdrawn.trees.insert(release(2).tree_digest);
+    assert_eq!(node.step(), Step::Idle(Idle::KeepingUnwithdrawn));
+}
+
+#[test]
+fn a_withdrawn_release_stops_running_also_when_only_its_content_is_named() {
+    let mut node = Node { desired: Some(desired(2)), previous: vec![loaded(3), loaded(1)], ..running(2) };
+    node.on_disk.extend([release(1), release(3)]);
+    node.withdrawn.contents.extend([content(2), content(3)]);
+    assert_eq!(node.step(), Step::Reuse(release(1)));
+    node.desired.as_mut().unwrap().announcement = Announcement::NotNeeded;
+    assert_eq!(node.step(), Step::Reuse(release(1)));
+    node.on_disk.remove(&release(1));
+    assert_eq!(node.step(), Step::Refuse(Refusal::NothingLeft));
+}
+
+#[test]
+fn a_withdrawn_release_stops_running_also_while_its_successor_cannot_be_had() {
+    let mut node = Node { desired: Some(desired(4)), previous: vec![loaded(1)], ..running(2) };
+    node.on_disk.insert(release(1));
+    node.withdrawn.trees.insert(release(2).tree_digest);
+    node.fail(desired(4).failure_key());
+    assert_eq!(node.step(), Step::Reuse(release(1)));
+}
+
+fn releases() -> impl Strategy<Value = BTreeSet<u8>> {
+    proptest::collection::btree_set(0_u8..6, 0..6)
+}
+
+fn ids(numbers: &BTreeSet<u8>) -> BTreeSet<ReleaseId> {
+    numbers.iter().map(|number| release(*number)).collect()
+}
+
+prop_compose! {
+    fn nodes()(
+        wanted in proptest::option::of(0_u8..6),
+        missing in any::<bool>(),
+        contradicting in any::<bool>(),
+        active in proptest::option::of(0_u8..6),
+        staged in proptest::option::of(0_u8..6),
+        previous in releases(),
+        on_disk in releases(),
+        damaged in releases(),
+        unfetchable in releases(),
+        trees in releases(),
+        contents in releases(),
+        failed in releases(),
+    ) -> Node {
+        let mut node = Node {
+            desired: wanted.map(desired),
+            withdrawn: Withdrawn {
+                trees: trees.iter().map(|number| release(*number).tree_digest).collect(),
+                contents: contents.iter().map(|number| content(*number)).collect(),
+            },
+            active: active.map(loaded),
+            previous: previous.iter().map(|number| loaded(*number)).collect(),
+            on_disk: ids(&on_disk),
+            damaged: ids(&damaged),
+            unfetchable: ids(&unfetchable),
+            staged: staged.map(release),
+            failures: FailureBook::default(),
+        };
+        if let Some(desired) = &mut node.desired {
+            if missing {
+                desired.announcement = Announcement::Missing;
+            } else if contradicting {
+                desired.release.tree_digest = release(7).tree_digest;
+            }
+        }
+        for number in failed {
+            node.fail(desired(number).failure_key());
+            node.fail(FailureKey { release: release(number), announcement: 0 });
+        }
+        node
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_step_goes_to_a_withdrawn_or_just_failed_release(mut node in nodes()) {
+        for _ in 0..20 {
+            let step = node.step();
+            if let Step::Reuse(id) | Step::Fetch(id) | Step::Switch(id) = &step {
+                prop_assert!(!node.withdrawn.trees.contains(&id.tree_digest));
+                let number = (0..6).find(|number| &release(*number) == id).unwrap();
+                prop_assert!(!node.withdrawn.contents.contains(&content(number)));
+                let as_desired = node.desired.as_ref().filter(|desired| &desired.release == id);
+                let key = as_desired.map_or(FailureKey { release: id.clone(), announcement: 0 }, Desired::failure_key);
+                prop_assert!(node.failures.blocked_until(&key, now(), &RETRY).is_none());
+            }
+            node.carry_out(&step);
+        }
+    }
+
+    #[test]
+    fn the_steps_come_to_rest_and_stay_there(mut node in nodes()) {
+        let mut steps = Vec::new();
+        loop {
+            let step = node.step();
+            if matches!(step, Step::Idle(_) | Step::Wait { .. } | Step::Refuse(Refusal::NothingLeft)) {
+                node.carry_out(&step);
+                prop_assert_eq!(node.step(), step);
+                break;
+            }
+            node.carry_out(&step);
+            steps.push(step);
+            prop_assert!(steps.len() <= 16, "{:?}", steps);
+        }
+    }
+
+    #[test]
+    fn what_can_be_had_is_reached(mut node in nodes()) {
+        let Some(goal) = node.desired.clone() else { return Ok(()) };
+        let Announcement::Found { tree_digest, content_digest, .. } = goal.announcement else { return Ok(()) };
+        prop_assume!(tree_digest == goal.release.tree_digest);
+        prop_assume!(!node.withdrawn.holds(tree_digest, Some(content_digest)));
+        prop_assume!(node.failures.blocked_until(&goal.failure_key(), now(), &RETRY).is_none());
+        node.unfetchable.clear();
+        for _ in 0..16 {
+            let step = node.step();
+            node.carry_out(&step);
+        }
+        prop_assert_eq!(node.step(), Step::Idle(Idle::Converged));
+        prop_assert_eq!(node.active.map(|active| active.id), Some(goal.release));
+    }
+}

@@ -1,0 +1,112 @@
+//! The agent's life: serve the cache, connect, listen, then compare what is desired with what is there, for ever.
+//!
+//! Wake-ups (a live message, the timer, a new connection, SIGHUP) change when a round runs, never what it does. A round
+//! can be dropped at any await; what it leaves on disk is what a crash would leave, and the next start deals with it.
+
+mod agent;
+mod effects;
+mod heartbeat;
+mod resume;
+mod wake_ups;
+
+use std::io;
+use std::time::Duration;
+
+use streams::connection::{ConnectError, Connection, ConnectionState};
+use streams::event_log::EventLog;
+use streams::outbox::{Outbox, OutboxError};
+use thiserror::Error;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::agent::Agent;
+use self::wake_ups::WakeUps;
+use crate::cache::{Cache, CacheError};
+use crate::config::AgentConfig;
+use crate::node_state::{StateDirectory, StateError};
+
+/// Everything after the signal to stop takes at most this long, so that with the binary's last wait it is five seconds.
+const GRACE: Duration = Duration::from_secs(4);
+/// How much of it is given to events that are not yet in the log; they are on disk and go out after the next start.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
+/// An agent that cannot live.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// Its state directory is another's or cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its cache cannot be made.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// Its outbox cannot be opened.
+    #[error("the outbox in the state directory cannot be used")]
+    Outbox(#[source] OutboxError),
+    /// A local file of the connection cannot be used.
+    #[error("no connection can be set up")]
+    Connect(#[source] ConnectError),
+    /// SIGHUP cannot be listened to.
+    #[error("SIGHUP cannot be listened to")]
+    Signal(#[source] io::Error),
+}
+
+/// Runs an agent until `stop` is cancelled. See [`crate::run`].
+pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
+    let directory = StateDirectory::open(&config.state_dir)?;
+    let state = directory.load(&config.bundle)?;
+    let outbox = Outbox::open(&directory.outbox(), config.node.clone()).map_err(AgentError::Outbox)?;
+    let cache = Cache::new(&config.cache);
+    cache.ensure()?;
+    // Returns at once; connecting goes on behind the look into the cache.
+    let connection = Connection::open_and_retry(&config.connection).await.map_err(AgentError::Connect)?;
+    let mut wake_ups = WakeUps::new(&config, &connection, &outbox).map_err(AgentError::Signal)?;
+    tracing::info!(
+        node.name = %config.node, bundle = %config.bundle, cache = %config.cache.display(),
+        server = %config.connection.address, incarnation = %outbox.incarnation(), version = env!("CARGO_PKG_VERSION"),
+        "agent starts"
+    );
+
+    let (mut agent, view) = Agent::new(config.clone(), cache, directory, state, connection.clone(), outbox.clone());
+    let tasks = TaskTracker::new();
+    let (first_look, ending) = (agent.first_look(), CancellationToken::new());
+    tasks.spawn({
+        let (outbox, log) = (outbox.clone(), EventLog::new(connection.clone()));
+        let (first_look, ending) = (first_look.clone(), ending.clone());
+        async move {
+            first_look.cancelled().await;
+            outbox.run(&log, ending).await;
+        }
+    });
+    tasks.spawn({
+        let beating = heartbeat::beat(connection.clone(), config.node.clone(), config.interval, view);
+        let ending = ending.clone();
+        async move {
+            ending
+                .run_until_cancelled(async {
+                    first_look.cancelled().await;
+                    beating.await;
+                })
+                .await;
+        }
+    });
+
+    let first_look = agent.first_look();
+    stop.run_until_cancelled(agent.live(&mut wake_ups)).await;
+    tracing::info!("agent stops");
+    let ended = timeout(GRACE, async {
+        // A round that was dropped may not have come as far as to let the tasks start.
+        first_look.cancel();
+        if connection.status().state == ConnectionState::Connected {
+            outbox.wait_until_empty(LAST_EVENTS).await;
+        }
+        ending.cancel();
+        tasks.close();
+        tasks.wait().await;
+        connection.drain().await;
+    });
+    if ended.await.is_err() {
+        tracing::warn!("the agent did not end in time and is cut off; nothing on disk depends on it");
+    }
+    Ok(())
+}

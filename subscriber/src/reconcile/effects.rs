@@ -1,0 +1,312 @@
+//! Carrying steps out: the planner says which, this says how, and what went wrong is remembered and reported.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::BufReader;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rand::RngExt as _;
+use serde::Deserialize;
+use shared::digest::Sha256Digest;
+use shared::event::{FailedCheck, LoadSource, Loaded};
+use shared::identifiers::Tag;
+use shared::release::Release;
+use shared::subjects::EventSubject;
+use shared::verification::VerificationFailure;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use super::agent::{Agent, Next, Staged};
+use super::wake_ups::WakeUps;
+use crate::activation::activate;
+use crate::alarms::Subject;
+use crate::cache::Cache;
+use crate::desired::{Answer, Head};
+use crate::failures::{FailureKey, FailureKind, Report};
+use crate::fetch::{StageFailure, StagedRelease, fetch, reuse};
+use crate::node_state::ReleaseId;
+use crate::plan::{Desired, Idle, Refusal, Situation, Step, WaitReason, next_step};
+use crate::release_directory::RELEASE_JSON;
+use crate::reports::log_loaded;
+use crate::retention::QUIET_TIME;
+
+/// Steps that took longer than this are followed by another look at the log.
+const FRESH: Duration = Duration::from_secs(1);
+/// Between two looks at the log during a fetch that fail or bring nothing.
+const RELOOK_PAUSE: Duration = Duration::from_millis(200);
+
+impl Agent {
+    /// Takes step after step until nothing is left to do, or until the log should be read again first.
+    pub(super) async fn converge(&mut self, wake_ups: &mut WakeUps) -> Next {
+        let begun = Instant::now();
+        loop {
+            let on_disk = self.on_disk().await;
+            let now = Utc::now();
+            let desired = self.desired.clone().map(|release| {
+                let announcement = self.announcement(&release);
+                Desired { release, announcement }
+            });
+            let step = next_step(&Situation {
+                desired: desired.as_ref(),
+                withdrawn: &self.withdrawn,
+                active: self.active(),
+                previous: &self.history(),
+                on_disk: &on_disk,
+                staged: self.staged.as_ref().map(|staged| &staged.id),
+                failures: &self.state.failures,
+                retry: &self.config.retry(),
+                now,
+            });
+            let rest = self.resting(&step, now);
+            self.alarms.set(Subject::Desired, self.complaint(&step, desired.as_ref()));
+            if let Some(rest) = rest {
+                return Next::Rest(rest);
+            }
+            // A release taken from the cache for want of a better one has no announcement.
+            let key = |id: &ReleaseId| match &desired {
+                Some(desired) if &desired.release == id => desired.failure_key(),
+                Some(_) | None => FailureKey { release: id.clone(), announcement: 0 },
+            };
+            match &step {
+                Step::Reuse(id) => self.reuse(id).await,
+                Step::Fetch(id) => {
+                    if let Next::Look = self.fetch(id, key(id), wake_ups).await {
+                        return Next::Look;
+                    }
+                }
+                Step::Switch(id) => self.switch(id, key(id)).await,
+                Step::Refuse(Refusal::Contradiction { promoted, announced }) => {
+                    if let Some(desired) = &desired {
+                        let failure = self.contradiction(&desired.release, *promoted, *announced);
+                        self.failed(&key(&desired.release), &failure).await;
+                    }
+                }
+                Step::Idle(_) | Step::Wait { .. } | Step::Refuse(Refusal::NothingLeft) => {}
+            }
+            self.show();
+            if wake_ups.news() || begun.elapsed() > FRESH {
+                return Next::Look;
+            }
+        }
+    }
+
+    /// How long this step lets the agent rest; `None` where there is something to do.
+    fn resting(&self, step: &Step, now: DateTime<Utc>) -> Option<Duration> {
+        match step {
+            Step::Idle(_) | Step::Refuse(Refusal::NothingLeft) => Some(self.config.interval),
+            Step::Wait { until, .. } => Some((*until - now).to_std().unwrap_or_default().max(Duration::from_millis(1))),
+            Step::Reuse(_) | Step::Fetch(_) | Step::Switch(_) | Step::Refuse(Refusal::Contradiction { .. }) => None,
+        }
+    }
+
+    /// What is wrong with a step, for operators.
+    fn complaint(&self, step: &Step, desired: Option<&Desired>) -> Option<String> {
+        let tag = &desired?.release.tag;
+        match step {
+            Step::Idle(Idle::KeepingUnwithdrawn) => {
+                Some(format!("desired release `{tag}` is withdrawn; the last one that is not keeps running"))
+            }
+            Step::Wait { reason: WaitReason::NotAnnounced, .. } => {
+                Some(format!("release `{tag}` is not announced yet"))
+            }
+            Step::Wait { reason: WaitReason::Retry, .. } => {
+                let failure = self.state.failures.iter().rev().find(|failure| &failure.key.release.tag == tag)?;
+                Some(format!(
+                    "release `{tag}` failed {} times ({}), tried again later",
+                    failure.attempts, failure.cause
+                ))
+            }
+            Step::Refuse(Refusal::NothingLeft) => {
+                Some(format!("release `{tag}` is withdrawn, and the node has none that is not: it keeps what it has"))
+            }
+            Step::Idle(Idle::Converged | Idle::NothingDesired)
+            | Step::Reuse(_)
+            | Step::Fetch(_)
+            | Step::Switch(_)
+            | Step::Refuse(Refusal::Contradiction { .. }) => None,
+        }
+    }
+
+    /// The releases in the cache that matter now, by what they say about themselves. Asks the disk only where something
+    /// is to be done.
+    async fn on_disk(&self) -> BTreeSet<ReleaseId> {
+        let settled = self.active().is_some_and(|active| {
+            let withdrawn = self.withdrawn.holds(active.id.tree_digest, Some(active.content_digest));
+            !withdrawn && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
+        });
+        if settled {
+            return BTreeSet::new();
+        }
+        let (cache, interest) = (self.cache.clone(), self.of_interest());
+        let found =
+            spawn_blocking(move || interest.into_values().filter(|id| says_to_be(&cache, id)).collect::<BTreeSet<_>>());
+        let mut found = found.await.unwrap_or_default();
+        found.retain(|id| !self.damaged.contains(id));
+        found
+    }
+
+    async fn reuse(&mut self, id: &ReleaseId) {
+        let decided = Instant::now();
+        match reuse(&self.cache, id, self.limits).await {
+            Ok(staged) => self.stage(id, staged, LoadSource::Cache, decided),
+            Err(failure) => {
+                self.damaged.insert(id.clone());
+                if let StageFailure::Refused(_) = failure {
+                    self.reporter.failed(id, &failure, self.running(), Some(0)).await;
+                } else {
+                    tracing::warn!(tag = %id.tag, error = failure.text(), "the release in the cache cannot be used");
+                }
+            }
+        }
+    }
+
+    async fn fetch(&mut self, id: &ReleaseId, key: FailureKey, wake_ups: &mut WakeUps) -> Next {
+        let Some((_, announced)) = self.announced.clone() else { return Next::Look };
+        let decided = Instant::now();
+        let news = self.state.failures.attempt_is_news(&key, Utc::now());
+        self.reporter.refresh_attempt(id, self.running(), news).await;
+        let fetched = tokio::select! {
+            fetched = fetch(&self.store, &self.cache, &announced, self.limits) => fetched,
+            // Leaves nothing behind: a large release does not hold up the one that is wanted instead.
+            () = self.superseded(id, wake_ups) => {
+                tracing::info!(tag = %id.tag, "fetching is given up: another release is desired now");
+                return Next::Look;
+            }
+        };
+        match fetched {
+            Ok(staged) => {
+                self.damaged.remove(id);
+                self.reporter.staged(id, staged.wire_bytes, milliseconds(decided)).await;
+                self.stage(id, staged, LoadSource::Download, decided);
+            }
+            Err(failure) => self.failed(&key, &failure).await,
+        }
+        Next::Rest(Duration::ZERO)
+    }
+
+    /// Ends when the log names another release than this one. What wakes it is not believed: the log is read.
+    async fn superseded(&self, id: &ReleaseId, wake_ups: &mut WakeUps) {
+        loop {
+            wake_ups.live().await;
+            if let Ok(Answer::Current(reading)) = self.question.ask(&self.log, &self.state.position).await {
+                let withdrawn = reading.withdrawn.holds(id.tree_digest, None);
+                let moved = match &reading.head {
+                    Head::Channel(_, promoted) => (&promoted.tag, promoted.tree_digest) != (&id.tag, id.tree_digest),
+                    Head::Pinned(_, published) => published.tree_digest != id.tree_digest,
+                    Head::Missing | Head::Unchanged => false,
+                };
+                if moved || withdrawn {
+                    return;
+                }
+            }
+            sleep(RELOOK_PAUSE).await;
+        }
+    }
+
+    fn stage(&mut self, id: &ReleaseId, release: StagedRelease, source: LoadSource, decided: Instant) {
+        let git_sha = self.announced.as_ref().filter(|(_, announced)| announced.tag == id.tag);
+        let git_sha = git_sha.and_then(|(_, announced)| announced.git.as_ref()).map(|git| git.sha.clone());
+        let remembered = || self.state.previous.iter().find(|release| &release.id == id)?.git_sha.clone();
+        self.staged = Some(Staged {
+            id: id.clone(),
+            verified: release.verified,
+            source,
+            wire_bytes: release.wire_bytes,
+            git_sha: git_sha.or_else(remembered),
+            decided,
+        });
+    }
+
+    async fn switch(&mut self, id: &ReleaseId, key: FailureKey) {
+        let Some(staged) = self.staged.take() else { return };
+        let release = staged.verified.release().clone();
+        let switched = async {
+            let lock = self.cache.lock().await?;
+            let cache = self.cache.clone();
+            Ok(spawn_blocking(move || activate(&cache, &lock, &staged.verified)).await??)
+        };
+        if let Err(failure) = switched.await {
+            return self.failed(&key, &failure).await;
+        }
+        self.intact = true;
+        self.damaged.remove(id);
+        self.collect_at = Some(Instant::now() + QUIET_TIME + Duration::from_secs(1));
+        let loaded = self.loaded(&release, staged.source, staged.wire_bytes, milliseconds(staged.decided));
+        log_loaded(&loaded, staged.git_sha.as_deref());
+        self.remember_switch(id.clone(), &release, staged.git_sha, loaded).await;
+    }
+
+    /// The event of a switch that has just happened.
+    pub(super) fn loaded(&self, release: &Release, source: LoadSource, wire_bytes: u64, duration_ms: u64) -> Loaded {
+        let previous = self.state.active.as_ref().map(|active| active.id.tag.clone());
+        Loaded {
+            bundle: release.bundle().clone(),
+            tag: release.tag().clone(),
+            tree_digest: release.tree_digest(),
+            content_digest: release.content_digest(),
+            channel: self.config.follow.channel().cloned(),
+            source,
+            wire_bytes,
+            previous_tag: previous.filter(|previous| previous != release.tag()),
+            duration_ms,
+            activation_epoch: self.state.activation_epoch + 1,
+            verified: true,
+        }
+    }
+
+    /// Remembers a failure, says so where that is news, and keeps what runs.
+    async fn failed(&mut self, key: &FailureKey, failure: &StageFailure) {
+        let kind = match failure {
+            StageFailure::Refused(_) => FailureKind::Verification,
+            StageFailure::Store(_)
+            | StageFailure::NoRoom { .. }
+            | StageFailure::Archive(_)
+            | StageFailure::Files(_)
+            | StageFailure::Stored(_)
+            | StageFailure::Cache(_)
+            | StageFailure::Staging(_)
+            | StageFailure::Activation(_)
+            | StageFailure::Interrupted(_) => FailureKind::Download,
+        };
+        let (retry, spread) = (self.config.retry(), rand::rng().random());
+        let delay = |attempts| retry.delay(attempts, spread);
+        let report = self.state.failures.note(key.clone(), kind, &failure.cause(), Utc::now(), delay);
+        let event = match report {
+            Report::Event { repeats } => Some(repeats),
+            Report::Counted => None,
+        };
+        self.reporter.failed(&key.release, failure, self.running(), event).await;
+        self.save().await;
+    }
+
+    fn contradiction(&self, release: &ReleaseId, promoted: Sha256Digest, announced: Sha256Digest) -> StageFailure {
+        let subject = EventSubject::release_announcement(&self.config.bundle, &release.tag);
+        StageFailure::Refused(VerificationFailure {
+            check: FailedCheck::Tree,
+            item: subject.to_string(),
+            expected: promoted.to_string(),
+            actual: announced.to_string(),
+        })
+    }
+
+    fn running(&self) -> Option<&Tag> {
+        self.active().map(|active| &active.id.tag)
+    }
+}
+
+/// Whether the cache holds a release that says to be this one. Says nothing about its files.
+fn says_to_be(cache: &Cache, id: &ReleaseId) -> bool {
+    #[derive(Deserialize)]
+    struct Said {
+        tag: Tag,
+        tree_digest: Sha256Digest,
+    }
+    let Ok(file) = File::open(cache.release(&id.tag).join(RELEASE_JSON)) else { return false };
+    let said: Result<Said, _> = serde_json::from_reader(BufReader::new(file));
+    said.is_ok_and(|said| said.tag == id.tag && said.tree_digest == id.tree_digest)
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

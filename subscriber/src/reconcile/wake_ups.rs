@@ -1,0 +1,267 @@
+//! What makes the agent look: live messages, a new connection, SIGHUP, the outbox, the timer.
+//!
+//! Anybody in the account can forge a live message. One says that looking is worthwhile and how far the log should go
+//! by now; the latter is believed for ten seconds and costs a few reads.
+
+use std::io;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use shared::event::EventType;
+use shared::identifiers::Tag;
+use shared::subjects::{EventSubject, Scope, live_wake_ups};
+use streams::connection::{ConnectedAgain, Connection};
+use streams::live_feed::{LiveFeed, WakeUp};
+use streams::outbox::{Outbox, OutboxStatus};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::config::{AgentConfig, Follow};
+
+/// How long a claimed place in the log is waited for.
+const FLOOR_LIFETIME: Duration = Duration::from_secs(10);
+/// Time between two looks that live messages cause: a flood of them costs a bounded number of reads.
+const SPACING: Duration = Duration::from_millis(10);
+const FIRST_SUBSCRIBE_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_SUBSCRIBE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// Something was stored, so a message says.
+    Live,
+    /// The connection was made, again or for the first time.
+    Connected,
+    /// SIGHUP: an operator wants it to look now.
+    Hangup,
+    /// Time has passed.
+    Timer,
+    /// The outbox has something to show; the log need not be read for that.
+    Outbox,
+}
+
+/// Everything that wakes the agent.
+pub(super) struct WakeUps {
+    connection: Connection,
+    feed: Option<LiveFeed>,
+    again: ConnectedAgain,
+    hangup: Signal,
+    outbox: watch::Receiver<OutboxStatus>,
+    relevance: Relevance,
+    floor: Option<Floor>,
+    /// No look because of a live message before this.
+    earliest: Instant,
+}
+
+/// A place in the log that a message claims to be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Floor {
+    sequence: u64,
+    until: Instant,
+}
+
+impl WakeUps {
+    pub(super) fn new(config: &AgentConfig, connection: &Connection, outbox: &Outbox) -> io::Result<Self> {
+        Ok(Self {
+            connection: connection.clone(),
+            feed: None,
+            again: connection.connected_again(),
+            hangup: signal(SignalKind::hangup())?,
+            outbox: outbox.status(),
+            relevance: Relevance { config: config.clone(), awaited: None },
+            floor: None,
+            earliest: Instant::now(),
+        })
+    }
+
+    /// Subscribes to the live subjects, trying for as long as it takes. From then on nothing is missed but what the
+    /// connection loses, and that is read again when it is back.
+    pub(super) async fn listen(&mut self) {
+        let mut pause = FIRST_SUBSCRIBE_PAUSE;
+        while self.feed.is_none() {
+            match LiveFeed::subscribe(&self.connection, live_wake_ups(&self.relevance.config.bundle)).await {
+                Ok(feed) => self.feed = Some(feed),
+                Err(error) => {
+                    tracing::warn!(%error, "live messages cannot be subscribed to yet");
+                    let spread = pause.mul_f64(rand::rng().random_range(0.8..1.2));
+                    sleep(spread).await;
+                    pause = (pause * 2).min(LONGEST_SUBSCRIBE_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Announcements of this release matter from now on, because the node needs it.
+    pub(super) fn await_announcement(&mut self, tag: Option<&Tag>) {
+        self.relevance.awaited = tag.cloned();
+    }
+
+    /// The next reason to look, `timer` at the latest. Cancel safe.
+    pub(super) async fn next(&mut self, timer: Instant) -> Wake {
+        let wake = tokio::select! {
+            biased;
+            _ = self.hangup.recv() => Wake::Hangup,
+            () = again(&mut self.again) => Wake::Connected,
+            () = self.relevance.live(&mut self.feed, &mut self.floor) => Wake::Live,
+            Ok(()) = self.outbox.changed() => Wake::Outbox,
+            () = sleep_until(timer) => Wake::Timer,
+        };
+        if wake == Wake::Live {
+            sleep_until(self.earliest).await;
+            // One look answers all that came in the meantime.
+            while self.news() {}
+        }
+        wake
+    }
+
+    /// Waits until a live message that matters arrives. Cancel safe.
+    pub(super) async fn live(&mut self) {
+        self.relevance.live(&mut self.feed, &mut self.floor).await;
+        sleep_until(self.earliest).await;
+    }
+
+    /// Whether a live message that matters is here already.
+    pub(super) fn news(&mut self) -> bool {
+        let live = self.relevance.live(&mut self.feed, &mut self.floor);
+        tokio::pin!(live);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        live.as_mut().poll(&mut context).is_ready()
+    }
+
+    /// Notes a look at the log that went up to this sequence. Says whether the log should go further by now.
+    pub(super) fn looked(&mut self, up_to_sequence: u64) -> bool {
+        let now = Instant::now();
+        self.earliest = now + SPACING;
+        match self.floor {
+            Some(floor) if up_to_sequence >= floor.sequence => self.floor = None,
+            Some(floor) if now >= floor.until => {
+                tracing::warn!(
+                    event.sequence = floor.sequence,
+                    up_to_sequence,
+                    "a live message names an event that the log does not hold: forged, or all replicas lag"
+                );
+                self.floor = None;
+            }
+            Some(_) | None => {}
+        }
+        self.floor.is_some()
+    }
+}
+
+/// Which live messages matter.
+struct Relevance {
+    config: AgentConfig,
+    /// The release whose announcement the node waits for.
+    awaited: Option<Tag>,
+}
+
+impl Relevance {
+    /// Waits for a message that matters and raises the floor to what it claims. For ever, where there is no feed.
+    async fn live(&self, feed: &mut Option<LiveFeed>, floor: &mut Option<Floor>) {
+        let Some(live) = feed else { return std::future::pending().await };
+        loop {
+            // The connection is closed for good: this process is ending.
+            let Some(message) = live.next().await else { return std::future::pending().await };
+            if self.matters(&message.subject) {
+                raise(floor, &message, Instant::now());
+                return;
+            }
+        }
+    }
+
+    fn matters(&self, subject: &str) -> bool {
+        let Ok(subject) = subject.parse::<EventSubject>() else { return false };
+        if subject.bundle() != Some(&self.config.bundle) {
+            return false;
+        }
+        match (subject.event_type(), subject.scope()) {
+            (EventType::Withdrawn, Scope::Release(_)) => true,
+            (EventType::Promoted, Scope::Channel(channel)) => self.config.follow.channel() == Some(channel),
+            (EventType::Published, Scope::Release(tag)) => {
+                self.awaited.as_ref() == Some(tag) || self.config.follow == Follow::Tag(tag.clone())
+            }
+            (
+                EventType::Withdrawn
+                | EventType::Promoted
+                | EventType::Published
+                | EventType::RefreshAttempt
+                | EventType::Staged
+                | EventType::Loaded
+                | EventType::VerificationFailed
+                | EventType::DownloadFailed
+                | EventType::EpochStarted
+                | EventType::Other(_),
+                _,
+            ) => false,
+        }
+    }
+}
+
+fn raise(floor: &mut Option<Floor>, message: &WakeUp, now: Instant) {
+    if let Some(sequence) = message.stream_sequence
+        && floor.is_none_or(|floor| floor.sequence < sequence)
+    {
+        *floor = Some(Floor { sequence, until: now + FLOOR_LIFETIME });
+    }
+}
+
+async fn again(connected: &mut ConnectedAgain) {
+    // `None`: closed for good, this process is ending.
+    if connected.next().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::AgentArguments;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        agent: AgentArguments,
+    }
+
+    fn relevance(arguments: &[&str], awaited: Option<&str>) -> Relevance {
+        let arguments = [&["demon-runtime", "--node", "n1"], arguments].concat();
+        let config = Program::try_parse_from(arguments).unwrap().agent.check().unwrap();
+        Relevance { config, awaited: awaited.map(|tag| tag.parse().unwrap()) }
+    }
+
+    #[test]
+    fn only_what_can_move_this_node_matters() {
+        let following = relevance(&[], Some("v2"));
+        for (subject, matters) in [
+            ("bundle.promoted.contracts.channel.latest", true),
+            ("bundle.promoted.contracts.channel.production", false),
+            ("bundle.promoted.policies.channel.latest", false),
+            ("bundle.published.contracts.release.v1", false),
+            ("bundle.published.contracts.release.v2", true),
+            ("bundle.withdrawn.contracts.release.v1", true),
+            ("bundle.loaded.contracts.node.n1", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(following.matters(subject), matters, "{subject}");
+        }
+        let pinned = relevance(&["--tag", "v1"], None);
+        assert!(pinned.matters("bundle.published.contracts.release.v1"));
+        assert!(!pinned.matters("bundle.promoted.contracts.channel.latest"));
+    }
+
+    #[test]
+    fn a_floor_rises_and_repeating_it_does_not_prolong_it() {
+        let message =
+            |stream_sequence| WakeUp { subject: "bundle.promoted.c.channel.latest".to_owned(), stream_sequence };
+        let (mut floor, start) = (None, Instant::now());
+        raise(&mut floor, &message(None), start);
+        assert_eq!(floor, None);
+        raise(&mut floor, &message(Some(7)), start);
+        raise(&mut floor, &message(Some(7)), start + FLOOR_LIFETIME);
+        raise(&mut floor, &message(Some(3)), start + FLOOR_LIFETIME);
+        assert_eq!(floor, Some(Floor { sequence: 7, until: start + FLOOR_LIFETIME }));
+    }
+}

@@ -1,0 +1,224 @@
+//! What the agent says about itself: one event in the durable outbox and one log line for each fact.
+//!
+//! An event counts as said once it is on disk. Where even that fails (the disk is full, the outbox has its limit), the
+//! fact is in the log and the failure beside it; nothing the agent does waits for it.
+
+use chrono::{DateTime, Utc};
+use shared::daemon::{AUDIT_TARGET, ErrorChain};
+use shared::event::{
+    BundleEvent, DownloadFailed, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Staged, VerificationFailed,
+};
+use shared::event_chain::EventDraft;
+use shared::identifiers::{BundleName, Tag};
+use shared::verification::VerificationFailure;
+use streams::event_writer::new_event_id;
+use streams::outbox::Outbox;
+
+use crate::fetch::StageFailure;
+use crate::node_state::ReleaseId;
+
+/// Says what happened.
+#[derive(Debug, Clone)]
+pub(crate) struct Reporter {
+    outbox: Outbox,
+    bundle: BundleName,
+}
+
+impl Reporter {
+    pub(crate) fn new(outbox: Outbox, bundle: BundleName) -> Self {
+        Self { outbox, bundle }
+    }
+
+    /// A fetch begins. A retry of what failed a moment ago is no news for the log of the fleet.
+    pub(crate) async fn refresh_attempt(&self, release: &ReleaseId, base: Option<&Tag>, news: bool) {
+        tracing::info!(
+            target: AUDIT_TARGET, event = "bundle.refresh_attempt", bundle = %self.bundle, tag = %release.tag,
+            base_tag = base.map(Tag::as_str), strategy = "archive", "fetching release"
+        );
+        if news {
+            let event = RefreshAttempt {
+                bundle: self.bundle.clone(),
+                tag: release.tag.clone(),
+                tree_digest: release.tree_digest,
+                base_tag: base.cloned(),
+                strategy: FetchStrategy::Archive,
+            };
+            self.record(event).await;
+        }
+    }
+
+    /// A release is fetched, verified and durable.
+    pub(crate) async fn staged(&self, release: &ReleaseId, wire_bytes: u64, duration_ms: u64) {
+        tracing::info!(
+            target: AUDIT_TARGET, event = "bundle.staged", bundle = %self.bundle, tag = %release.tag,
+            tree_digest = %release.tree_digest, wire_bytes, duration_ms, "release staged and verified"
+        );
+        let event = Staged {
+            bundle: self.bundle.clone(),
+            tag: release.tag.clone(),
+            tree_digest: release.tree_digest,
+            strategy: FetchStrategy::Archive,
+            wire_bytes,
+            duration_ms,
+        };
+        self.record(event).await;
+    }
+
+    /// A switch, with the time at which it happened. Says whether the event is durable: the caller keeps it otherwise.
+    pub(crate) async fn loaded(&self, at: DateTime<Utc>, loaded: Loaded) -> bool {
+        self.record_at(at, loaded).await
+    }
+
+    /// A release could not be staged or switched to. `event` is its number of earlier repeats, or `None` where the same
+    /// was reported a moment ago.
+    pub(crate) async fn failed(
+        &self,
+        release: &ReleaseId,
+        failure: &StageFailure,
+        running: Option<&Tag>,
+        event: Option<u64>,
+    ) {
+        match failure {
+            StageFailure::Refused(refused) => self.verification_failed(release, refused, failure, running, event).await,
+            StageFailure::Store(_)
+            | StageFailure::NoRoom { .. }
+            | StageFailure::Archive(_)
+            | StageFailure::Files(_)
+            | StageFailure::Stored(_)
+            | StageFailure::Cache(_)
+            | StageFailure::Staging(_)
+            | StageFailure::Activation(_)
+            | StageFailure::Interrupted(_) => self.download_failed(release, failure, running, event).await,
+        }
+    }
+
+    async fn verification_failed(
+        &self,
+        release: &ReleaseId,
+        refused: &VerificationFailure,
+        failure: &StageFailure,
+        running: Option<&Tag>,
+        event: Option<u64>,
+    ) {
+        let remediation = failure.remediation();
+        tracing::error!(
+            target: AUDIT_TARGET, event = "bundle.verification_failed", bundle = %self.bundle, tag = %release.tag,
+            item = refused.item, expected = refused.expected, actual = refused.actual, error = failure.text(),
+            remediation, running_tag = running.map(Tag::as_str), "release refused"
+        );
+        let Some(repeats) = event else { return };
+        let event = VerificationFailed {
+            bundle: self.bundle.clone(),
+            tag: release.tag.clone(),
+            tree_digest: release.tree_digest,
+            check: refused.check,
+            item: shortened(&refused.item),
+            expected: shortened(&refused.expected),
+            actual: shortened(&refused.actual),
+            remediation: remediation.to_owned(),
+            running_tag: running.cloned(),
+            repeats,
+        };
+        self.record(event).await;
+    }
+
+    async fn download_failed(
+        &self,
+        release: &ReleaseId,
+        failure: &StageFailure,
+        running: Option<&Tag>,
+        event: Option<u64>,
+    ) {
+        let (error, network_error, remediation) = (failure.text(), failure.network_error(), failure.remediation());
+        tracing::error!(
+            target: AUDIT_TARGET, event = "bundle.download_failed", bundle = %self.bundle, tag = %release.tag, error,
+            network_error, remediation, running_tag = running.map(Tag::as_str), "release cannot be had"
+        );
+        let Some(repeats) = event else { return };
+        let event = DownloadFailed {
+            bundle: self.bundle.clone(),
+            tag: release.tag.clone(),
+            error,
+            network_error,
+            remediation: remediation.to_owned(),
+            running_tag: running.cloned(),
+            repeats,
+        };
+        self.record(event).await;
+    }
+
+    async fn record(&self, event: impl Into<BundleEvent>) {
+        self.record_at(Utc::now(), event).await;
+    }
+
+    async fn record_at(&self, time: DateTime<Utc>, event: impl Into<BundleEvent>) -> bool {
+        let event = event.into();
+        let event_type = event.event_type();
+        match self.outbox.record(EventDraft { id: new_event_id(), time, event }).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(event.kind = %event_type, error = %ErrorChain(&error), "an event is not recorded");
+                false
+            }
+        }
+    }
+}
+
+/// The log line of a release that runs now: after a switch, and at the start of an agent that finds it in place.
+pub(crate) fn log_loaded(loaded: &Loaded, git_sha: Option<&str>) {
+    let source = match loaded.source {
+        LoadSource::Cache => "Cache",
+        LoadSource::Download => "Download",
+        LoadSource::Delta => "Delta",
+    };
+    tracing::info!(
+        target: AUDIT_TARGET, event = "bundle.loaded", bundle = %loaded.bundle, tag = %loaded.tag, source,
+        sha256 = %loaded.content_digest, tree_digest = %loaded.tree_digest, git_sha,
+        previous_tag = loaded.previous_tag.as_ref().map(Tag::as_str), wire_bytes = loaded.wire_bytes,
+        duration_ms = loaded.duration_ms, activation_epoch = loaded.activation_epoch, "bundle active"
+    );
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(1000).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::digest::Sha256Digest;
+    use shared::event::FailedCheck;
+    use shared::identifiers::NodeName;
+
+    use super::*;
+
+    fn reporter(directory: &std::path::Path) -> Reporter {
+        let node: NodeName = "edge-17".parse().unwrap();
+        Reporter::new(Outbox::open(directory, node).unwrap(), "contracts".parse().unwrap())
+    }
+
+    fn release() -> ReleaseId {
+        ReleaseId { tag: "v1".parse().unwrap(), tree_digest: Sha256Digest::of(b"1") }
+    }
+
+    #[tokio::test]
+    async fn a_failure_with_boundless_text_still_fits_into_an_event() {
+        let directory = tempfile::tempdir().unwrap();
+        let reporter = reporter(directory.path());
+        let long = "\u{1F4A9}".repeat(100_000);
+        let failure =
+            VerificationFailure { check: FailedCheck::Rule, item: long.clone(), expected: long.clone(), actual: long };
+        reporter.failed(&release(), &failure.into(), None, Some(0)).await;
+        assert_eq!(reporter.outbox.status().borrow().waiting, 1);
+    }
+
+    #[tokio::test]
+    async fn repeats_reach_the_log_of_the_process_but_not_the_outbox() {
+        let directory = tempfile::tempdir().unwrap();
+        let reporter = reporter(directory.path());
+        let failure = StageFailure::NoRoom { needed: 2, available: 1 };
+        reporter.failed(&release(), &failure, None, Some(0)).await;
+        reporter.failed(&release(), &failure, None, None).await;
+        reporter.refresh_attempt(&release(), None, false).await;
+        assert_eq!(reporter.outbox.status().borrow().waiting, 1);
+    }
+}

@@ -1,0 +1,6 @@
+//! The system as a whole: real nats-server, real processes, one module for each topic.
+//!
+//! Each test has its own server, ports and directories; they run side by side.
+
+#[cfg(test)]
+mod layout;

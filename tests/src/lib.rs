@@ -1,0 +1,19 @@
+//! What the scenarios stand on: a real nats-server for each test, the workspace's own programs as real processes,
+//! bounded waiting, and clients that share no code with the product.
+//!
+//! Everything a test starts has its own temporary directory and its own port, and ends with the test, failed or not.
+//! Logs of processes are kept and shown when the test fails.
+
+pub mod agent;
+pub mod certificates;
+pub mod handmade_release;
+pub mod operator_mode;
+pub mod process;
+pub mod raw_client;
+pub mod reserved_port;
+pub mod sample_trees;
+pub mod server;
+pub mod stored_log;
+pub mod waiting;
+pub mod workspace_binary;
+pub mod world;
