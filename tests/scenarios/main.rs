@@ -4,3 +4,9 @@
 
 #[cfg(test)]
 mod layout;
+#[cfg(test)]
+mod containers;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod up;
