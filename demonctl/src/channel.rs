@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::{Value, json};
 use shared::event::{Hold, PromotionCause};
 use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
 use streams::connection_arguments::ConnectionArguments;
@@ -38,6 +39,15 @@ struct Row {
     hold: Hold,
     actor: ActorName,
     moves: u64,
+}
+
+impl ChannelCommand {
+    /// The effective settings, secrets masked.
+    pub(crate) fn settings(&self) -> anyhow::Result<Value> {
+        let Self::List(arguments) = self;
+        let connection = operator::connection_settings(&arguments.connection)?;
+        Ok(json!({ "output": arguments.output, "connection": connection }))
+    }
 }
 
 /// Shows the channels' heads.

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::{Value, json};
 use shared::daemon::stop_signal;
 use shared::identifiers::NodeName;
 
@@ -32,6 +33,13 @@ pub(crate) struct DemoArguments {
     /// The contracts to publish as release A. Default: `contracts` here or in a directory above.
     #[arg(long, env = "DEMON_DEMO_CONTRACTS", value_name = "DIR")]
     contracts: Option<PathBuf>,
+}
+
+impl DemoArguments {
+    /// The effective settings.
+    pub(crate) fn settings(&self) -> Value {
+        json!({ "keep": self.keep, "contracts": self.contracts })
+    }
 }
 
 /// Runs the demo; 130 when a signal ended it.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::{Value, json};
 use shared::fleet_history;
 use streams::connection_arguments::ConnectionArguments;
 use streams::stored_event::StoredEvent;
@@ -32,6 +33,15 @@ pub(crate) struct ListArguments {
     output: OutputFormat,
 }
 
+impl EventsCommand {
+    /// The effective settings, secrets masked.
+    pub(crate) fn settings(&self) -> anyhow::Result<Value> {
+        let Self::List(arguments) = self;
+        let connection = operator::connection_settings(&arguments.connection)?;
+        Ok(json!({ "from": arguments.from, "output": arguments.output, "connection": connection }))
+    }
+}
+
 /// Shows what the log holds.
 pub(crate) async fn run(command: EventsCommand) -> anyhow::Result<ExitCode> {
     let EventsCommand::List(arguments) = command;
@@ -48,7 +58,7 @@ struct Row {
     stored_at: String,
     subject: String,
     /// The stored payload, or null where it is no JSON.
-    event: serde_json::Value,
+    event: Value,
     /// Why it is no valid event of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::{Value, json};
 use shared::digest::Sha256Digest;
 use shared::fleet_history::FleetHistory;
 use shared::identifiers::{BundleName, NodeName, Tag};
@@ -37,6 +38,15 @@ struct Row {
     tree_digest: Option<Sha256Digest>,
     since: Option<DateTime<Utc>>,
     failure: Option<String>,
+}
+
+impl FleetCommand {
+    /// The effective settings, secrets masked.
+    pub(crate) fn settings(&self) -> anyhow::Result<Value> {
+        let Self::Status(arguments) = self;
+        let connection = operator::connection_settings(&arguments.connection)?;
+        Ok(json!({ "output": arguments.output, "connection": connection }))
+    }
 }
 
 /// Shows the nodes.

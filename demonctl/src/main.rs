@@ -20,9 +20,10 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde_json::Value;
 use shared::daemon::{LogFormat, LogOutput, initialise_log};
 
-/// Bundle distribution on NATS `JetStream`: push verified bundles to a fleet and replay what happened.
+/// Bundle distribution on NATS JetStream: push verified bundles to a fleet and replay what happened.
 ///
 /// Start with `demonctl demo`: the whole job on a server of its own, in under a minute.
 #[derive(Debug, Parser)]
@@ -30,10 +31,13 @@ use shared::daemon::{LogFormat, LogOutput, initialise_log};
     name = "demonctl",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 130/143 stopped by a signal.\n\
+    after_help = "Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 130 or 143 stopped by a signal.\n\
                   Logs go to standard error, filtered by RUST_LOG (default: warn)."
 )]
 struct CommandLine {
+    /// Print the effective settings of the command as JSON, secrets masked, and do nothing else.
+    #[arg(long, env = "DEMON_PRINT_CONFIG", global = true)]
+    print_config: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -58,21 +62,44 @@ enum Command {
     Supervise(supervise::SuperviseArguments),
     /// Run a node agent and stop it when standard input closes.
     #[command(hide = true)]
-    RunAgent(run_agent::RunAgentArguments),
+    RunAgent(Box<run_agent::RunAgentArguments>),
+}
+
+impl Command {
+    /// The effective settings; none for the hidden commands, whose programs have such a flag themselves.
+    fn settings(&self) -> anyhow::Result<Value> {
+        match self {
+            Self::Demo(arguments) => Ok(arguments.settings()),
+            Self::Up(arguments) => arguments.settings(),
+            Self::Events(command) => command.settings(),
+            Self::Channel(command) => command.settings(),
+            Self::Fleet(command) => command.settings(),
+            Self::Supervise(_) | Self::RunAgent(_) => Ok(Value::Null),
+        }
+    }
 }
 
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
-    let result = match command {
+    let CommandLine { print_config, command } = CommandLine::parse();
+    if print_config {
+        return finish(command.settings().and_then(|settings| {
+            output::print_line(&serde_json::to_string_pretty(&settings)?)?;
+            Ok(ExitCode::SUCCESS)
+        }));
+    }
+    finish(match command {
         // These two set up what they need themselves.
         Command::Supervise(arguments) => return supervise::run(&arguments),
-        Command::RunAgent(arguments) => run_agent::run(arguments),
+        Command::RunAgent(arguments) => run_agent::run(*arguments),
         Command::Demo(arguments) => in_runtime(demo::run(arguments)),
         Command::Up(arguments) => in_runtime(up::run(arguments)),
         Command::Events(command) => in_runtime(events::run(command)),
         Command::Channel(command) => in_runtime(channel::run(command)),
         Command::Fleet(command) => in_runtime(fleet::run(command)),
-    };
+    })
+}
+
+fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         output::note(&format!("demonctl: {error:#}"));
         ExitCode::FAILURE

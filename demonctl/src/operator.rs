@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::Value;
 use shared::daemon::ErrorChain;
 use shared::identifiers::ActorName;
 use streams::connection::Connection;
@@ -9,6 +10,8 @@ use streams::connection_arguments::ConnectionArguments;
 
 /// Inbox of an operator's command; nodes have one of their own each.
 const INBOX_PREFIX: &str = "_INBOX";
+/// What the server shows for an operator's connection.
+const CONNECTION_NAME: &str = "demonctl";
 
 /// The name under which a command acts.
 #[derive(Debug, Args)]
@@ -30,9 +33,14 @@ impl ActorArguments {
     }
 }
 
+/// The effective settings of the connection, secrets masked.
+pub(crate) fn connection_settings(arguments: &ConnectionArguments) -> anyhow::Result<Value> {
+    Ok(serde_json::to_value(arguments.settings(CONNECTION_NAME, INBOX_PREFIX)?)?)
+}
+
 /// Connects with the login given, or says in one line why not.
 pub(crate) async fn connect(arguments: &ConnectionArguments) -> anyhow::Result<Connection> {
-    let settings = arguments.settings("demonctl", INBOX_PREFIX)?;
+    let settings = arguments.settings(CONNECTION_NAME, INBOX_PREFIX)?;
     let address = settings.address.to_string();
     Connection::open(&settings).await.map_err(|error| {
         anyhow::anyhow!("cannot connect to `{address}`: {}; check NATS_URL and the login", ErrorChain(&error))

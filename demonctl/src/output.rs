@@ -10,7 +10,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 /// Form of a command's data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum OutputFormat {
     /// For people.
     #[default]

@@ -154,7 +154,9 @@ impl LocalStack {
 
     /// The end of every agent's log, for an error message.
     pub(crate) fn agent_logs(&self) -> String {
-        self.agents.iter().map(|agent| format!("\nlog of {}:\n{}", agent.node(), agent.log_tail())).collect()
+        let logs: Vec<String> =
+            self.agents.iter().map(|agent| format!("\nlog of {}:\n{}", agent.node(), agent.log_tail())).collect();
+        logs.concat()
     }
 
     /// Returns, in words, which process ended first by itself.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use serde_json::{Value, json};
 use shared::daemon::stop_signal;
 
 use publisher::progress::Silent;
@@ -31,6 +32,14 @@ pub(crate) struct UpArguments {
     contracts: Option<PathBuf>,
     #[command(flatten)]
     actor: ActorArguments,
+}
+
+impl UpArguments {
+    /// The effective settings.
+    pub(crate) fn settings(&self) -> anyhow::Result<Value> {
+        let actor = self.actor.name()?;
+        Ok(json!({ "agents": self.agents, "data": self.data, "contracts": self.contracts, "actor": actor }))
+    }
 }
 
 /// Runs until Ctrl-C or SIGTERM (exit code 0), or until the server or an agent ends by itself (exit code 1).

@@ -18,13 +18,18 @@ pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.0)?;
+        let mut text = self.0.to_string();
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(formatter, ": {error}")?;
+            let more = error.to_string();
+            // Some libraries repeat a cause in their own text.
+            if !text.ends_with(&more) {
+                text.push_str(": ");
+                text.push_str(&more);
+            }
             cause = error.source();
         }
-        Ok(())
+        formatter.write_str(&text)
     }
 }
 
@@ -86,4 +91,33 @@ pub fn stop_signal() -> io::Result<CancellationToken> {
         }
     });
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use thiserror::Error;
+
+    use super::*;
+
+    #[derive(Debug, Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        #[source]
+        source: Option<Box<Layer>>,
+    }
+
+    fn layers(texts: &[&'static str]) -> Layer {
+        let (first, rest) = texts.split_first().unwrap();
+        Layer { text: first, source: (!rest.is_empty()).then(|| Box::new(layers(rest))) }
+    }
+
+    #[test]
+    fn every_cause_is_shown_once() {
+        assert_eq!(
+            ErrorChain(&layers(&["no release", "no file", "not found"])).to_string(),
+            "no release: no file: not found"
+        );
+        assert_eq!(ErrorChain(&layers(&["no file: not found", "not found"])).to_string(), "no file: not found");
+    }
 }

@@ -298,12 +298,8 @@ fn refusal(
     let by_node = Source::Node(node.clone());
     let found = events.iter().rev().find_map(|event| {
         let envelope = fleet_history::read(&event.subject, &event.payload).ok()?;
-        match envelope.event {
-            BundleEvent::VerificationFailed(data) if envelope.source == by_node && data.tag == refused.tag => {
-                Some(data)
-            }
-            _ => None,
-        }
+        let BundleEvent::VerificationFailed(data) = envelope.event else { return None };
+        (envelope.source == by_node && data.tag == refused.tag).then_some(data)
     });
     found.ok_or_else(|| format!("{node} has not refused {}", refused.tag))
 }
