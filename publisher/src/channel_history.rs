@@ -39,6 +39,12 @@ impl ChannelHistory {
         history
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(moves: impl IntoIterator<Item = ChannelHead>) -> Self {
+        let moves: Vec<ChannelHead> = moves.into_iter().collect();
+        Self { last_sequence: moves.last().map_or(0, |head| head.stream_sequence), moves, not_understood: 0 }
+    }
+
     /// Where the channel points now; `None` where it never pointed anywhere.
     pub fn head(&self) -> Option<&ChannelHead> {
         self.moves.last()

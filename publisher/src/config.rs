@@ -61,16 +61,16 @@ pub struct PublisherArguments {
     #[arg(long, env = "DEMON_PUBLISHER_STATE", value_name = "DIRECTORY", default_value = ".demon/publisher")]
     pub state_dir: PathBuf,
 
-    /// Tag of the release; only with `--once` [default: <bundle>-YYYYMMDD-<sha8>, of the commit, or of the content where
-    /// the source is not exactly a commit]
+    /// Tag of the release; only with `--once`. Without it: `<bundle>-YYYYMMDD-<sha8>`, of the commit, or of the content
+    /// where the source is not exactly a commit
     #[arg(long, value_name = "TAG")]
     pub tag: Option<String>,
 
-    /// Commit that the source is made from, 40 hex digits [default: asks git]
+    /// Commit that the source is made from, 40 hex digits; without it git is asked
     #[arg(long, env = "DEMON_GIT_SHA", value_name = "SHA")]
     pub git_sha: Option<String>,
 
-    /// Time of the release: RFC 3339, or seconds since 1970 [default: now]
+    /// Time of the release: RFC 3339, or seconds since 1970; without it: now
     #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "TIME")]
     pub timestamp: Option<String>,
 

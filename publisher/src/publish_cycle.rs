@@ -124,7 +124,7 @@ pub enum PublishError {
         tag: Tag,
         /// Why.
         #[source]
-        source: MoveError,
+        source: Box<MoveError>,
     },
 }
 
@@ -152,11 +152,9 @@ pub async fn publish(
     };
     let promotion = match &request.channel {
         None => None,
-        Some(channel) => Some(
-            promote_published(log, author, &release, channel)
-                .await
-                .map_err(|source| PublishError::Promote { tag: release.published.tag.clone(), source })?,
-        ),
+        Some(channel) => Some(promote_published(log, author, &release, channel).await.map_err(|source| {
+            PublishError::Promote { tag: release.published.tag.clone(), source: Box::new(source) }
+        })?),
     };
     Ok(PublishReport { release, novelty, promotion })
 }
@@ -175,7 +173,7 @@ pub async fn store_release(
         let built = build(content.clone(), facts, request.limits, progress.clone()).await;
         match store(bucket, built.map_err(PublishError::Build)?, &**progress).await {
             Ok(put) => return read_back(bucket, put, &**progress).await.map_err(PublishError::ReadBack),
-            Err(error) if attempt < ATTEMPTS && error.is_same_content() => attempt += 1,
+            Err(error) if attempt < ATTEMPTS && error.may_be_other_facts() => attempt += 1,
             Err(error) => return Err(PublishError::Store(error)),
         }
     }

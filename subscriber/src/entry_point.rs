@@ -12,7 +12,7 @@ use crate::reconcile::{self, AgentError};
 /// Exit code of a command line that cannot be used.
 const USAGE: u8 = 2;
 /// What is logged unless `RUST_LOG` says otherwise. The client library's own lines repeat what `streams` says.
-const LOG_FILTER: &str = "info,async_nats=error";
+const LOG_FILTER: &str = "info,async_nats=off";
 
 /// Runs an agent until `stop` is cancelled, then ends it within five seconds. Nothing it does has to be finished: it can
 /// be killed at any instruction.

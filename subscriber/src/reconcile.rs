@@ -10,6 +10,7 @@ mod resume;
 mod wake_ups;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use streams::connection::{ConnectError, Connection, ConnectionState};
@@ -20,11 +21,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::agent::Agent;
+use self::agent::{Agent, Memory};
 use self::wake_ups::WakeUps;
 use crate::cache::{Cache, CacheError};
 use crate::config::AgentConfig;
 use crate::node_state::{StateDirectory, StateError};
+use crate::reports::Reporter;
 
 /// Everything after the signal to stop takes at most this long, so that with the binary's last wait it is five seconds.
 const GRACE: Duration = Duration::from_secs(4);
@@ -67,7 +69,10 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
         "agent starts"
     );
 
-    let (mut agent, view) = Agent::new(config.clone(), cache, directory, state, connection.clone(), outbox.clone());
+    let (reporter, recorder) = Reporter::new(outbox.clone(), config.bundle.clone());
+    let recording = tokio::spawn(recorder.run());
+    let memory = Memory { directory: Arc::new(directory), state };
+    let (mut agent, view) = Agent::new(config.clone(), cache, memory, connection.clone(), outbox.clone(), reporter);
     let tasks = TaskTracker::new();
     let (first_look, ending) = (agent.first_look(), CancellationToken::new());
     tasks.spawn({
@@ -95,15 +100,24 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
     stop.run_until_cancelled(agent.live(&mut wake_ups)).await;
     tracing::info!("agent stops");
     let ended = timeout(GRACE, async {
+        // The reporter goes with the agent; what it said until now is made durable.
+        drop(agent);
+        if let Err(error) = recording.await {
+            tracing::error!(%error, "the last events may not be recorded");
+        }
         // A round that was dropped may not have come as far as to let the tasks start.
         first_look.cancel();
-        if connection.status().state == ConnectionState::Connected {
+        let connected = connection.status().state == ConnectionState::Connected;
+        if connected {
             outbox.wait_until_empty(LAST_EVENTS).await;
         }
         ending.cancel();
         tasks.close();
         tasks.wait().await;
-        connection.drain().await;
+        // Without a connection there is nothing to send, and nobody to say goodbye to.
+        if connected {
+            connection.drain().await;
+        }
     });
     if ended.await.is_err() {
         tracing::warn!("the agent did not end in time and is cut off; nothing on disk depends on it");

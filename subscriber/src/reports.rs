@@ -1,7 +1,8 @@
 //! What the agent says about itself: one event in the durable outbox and one log line for each fact.
 //!
-//! An event counts as said once it is on disk. Where even that fails (the disk is full, the outbox has its limit), the
-//! fact is in the log and the failure beside it; nothing the agent does waits for it.
+//! Events are made durable in the order they happened by a task of their own, so that a fetch does not wait for the disk
+//! to confirm that it was announced. Only the switch waits: it is remembered until its event is on disk. Where an event
+//! cannot be made durable (the disk is full, the outbox has its limit), the log says so beside the fact.
 
 use chrono::{DateTime, Utc};
 use shared::daemon::{AUDIT_TARGET, ErrorChain};
@@ -13,20 +14,58 @@ use shared::identifiers::{BundleName, Tag};
 use shared::verification::VerificationFailure;
 use streams::event_writer::new_event_id;
 use streams::outbox::Outbox;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::fetch::StageFailure;
 use crate::node_state::ReleaseId;
 
+/// Events on their way to the disk. The agent produces a handful for each release.
+const QUEUE: usize = 64;
+
 /// Says what happened.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Reporter {
-    outbox: Outbox,
+    queue: mpsc::Sender<Entry>,
     bundle: BundleName,
 }
 
+/// Makes durable what a [`Reporter`] says.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    queue: mpsc::Receiver<Entry>,
+    outbox: Outbox,
+}
+
+/// An event, and who waits until it is durable.
+#[derive(Debug)]
+struct Entry {
+    draft: EventDraft,
+    durable: Option<oneshot::Sender<()>>,
+}
+
+impl Recorder {
+    /// Works until the reporter is dropped and everything it said is durable.
+    pub(crate) async fn run(mut self) {
+        while let Some(Entry { draft, durable }) = self.queue.recv().await {
+            let event_type = draft.event.event_type();
+            match self.outbox.record(draft).await {
+                Ok(()) => {
+                    // Whoever asked may have been dropped since.
+                    let _ = durable.map(|durable| durable.send(()));
+                }
+                Err(error) => {
+                    tracing::error!(event.kind = %event_type, error = %ErrorChain(&error), "an event is not recorded");
+                }
+            }
+        }
+    }
+}
+
 impl Reporter {
-    pub(crate) fn new(outbox: Outbox, bundle: BundleName) -> Self {
-        Self { outbox, bundle }
+    /// A reporter and the task that makes durable what it says.
+    pub(crate) fn new(outbox: Outbox, bundle: BundleName) -> (Self, Recorder) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        (Self { queue: sender, bundle }, Recorder { queue, outbox })
     }
 
     /// A fetch begins. A retry of what failed a moment ago is no news for the log of the fleet.
@@ -66,7 +105,9 @@ impl Reporter {
 
     /// A switch, with the time at which it happened. Says whether the event is durable: the caller keeps it otherwise.
     pub(crate) async fn loaded(&self, at: DateTime<Utc>, loaded: Loaded) -> bool {
-        self.record_at(at, loaded).await
+        let (sender, durable) = oneshot::channel();
+        self.send(at, loaded.into(), Some(sender)).await;
+        durable.await.is_ok()
     }
 
     /// A release could not be staged or switched to. `event` is its number of earlier repeats, or `None` where the same
@@ -148,19 +189,13 @@ impl Reporter {
     }
 
     async fn record(&self, event: impl Into<BundleEvent>) {
-        self.record_at(Utc::now(), event).await;
+        self.send(Utc::now(), event.into(), None).await;
     }
 
-    async fn record_at(&self, time: DateTime<Utc>, event: impl Into<BundleEvent>) -> bool {
-        let event = event.into();
-        let event_type = event.event_type();
-        match self.outbox.record(EventDraft { id: new_event_id(), time, event }).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(event.kind = %event_type, error = %ErrorChain(&error), "an event is not recorded");
-                false
-            }
-        }
+    async fn send(&self, time: DateTime<Utc>, event: BundleEvent, durable: Option<oneshot::Sender<()>>) {
+        let draft = EventDraft { id: new_event_id(), time, event };
+        // The recorder ends after the reporter, unless the process is ending.
+        let _ = self.queue.send(Entry { draft, durable }).await;
     }
 }
 
@@ -191,34 +226,69 @@ mod tests {
 
     use super::*;
 
-    fn reporter(directory: &std::path::Path) -> Reporter {
+    fn outbox(directory: &std::path::Path) -> Outbox {
         let node: NodeName = "edge-17".parse().unwrap();
-        Reporter::new(Outbox::open(directory, node).unwrap(), "contracts".parse().unwrap())
+        Outbox::open(directory, node).unwrap()
     }
 
     fn release() -> ReleaseId {
         ReleaseId { tag: "v1".parse().unwrap(), tree_digest: Sha256Digest::of(b"1") }
     }
 
+    /// How many events are durable after the reporter said what it has to say.
+    async fn recorded(say: impl AsyncFnOnce(&Reporter)) -> usize {
+        let directory = tempfile::tempdir().unwrap();
+        let outbox = outbox(directory.path());
+        let (reporter, recorder) = Reporter::new(outbox.clone(), "contracts".parse().unwrap());
+        say(&reporter).await;
+        drop(reporter);
+        recorder.run().await;
+        outbox.status().borrow().waiting
+    }
+
     #[tokio::test]
     async fn a_failure_with_boundless_text_still_fits_into_an_event() {
-        let directory = tempfile::tempdir().unwrap();
-        let reporter = reporter(directory.path());
         let long = "\u{1F4A9}".repeat(100_000);
-        let failure =
-            VerificationFailure { check: FailedCheck::Rule, item: long.clone(), expected: long.clone(), actual: long };
-        reporter.failed(&release(), &failure.into(), None, Some(0)).await;
-        assert_eq!(reporter.outbox.status().borrow().waiting, 1);
+        let (item, expected, actual) = (long.clone(), long.clone(), long);
+        let failure = VerificationFailure { check: FailedCheck::Rule, item, expected, actual };
+        let say = async |reporter: &Reporter| reporter.failed(&release(), &failure.into(), None, Some(0)).await;
+        assert_eq!(recorded(say).await, 1);
     }
 
     #[tokio::test]
     async fn repeats_reach_the_log_of_the_process_but_not_the_outbox() {
+        let say = async |reporter: &Reporter| {
+            let failure = StageFailure::NoRoom { needed: 2, available: 1 };
+            reporter.failed(&release(), &failure, None, Some(0)).await;
+            reporter.failed(&release(), &failure, None, None).await;
+            reporter.refresh_attempt(&release(), None, false).await;
+        };
+        assert_eq!(recorded(say).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_switch_is_durable_when_reporting_it_returns() {
         let directory = tempfile::tempdir().unwrap();
-        let reporter = reporter(directory.path());
-        let failure = StageFailure::NoRoom { needed: 2, available: 1 };
-        reporter.failed(&release(), &failure, None, Some(0)).await;
-        reporter.failed(&release(), &failure, None, None).await;
-        reporter.refresh_attempt(&release(), None, false).await;
-        assert_eq!(reporter.outbox.status().borrow().waiting, 1);
+        let outbox = outbox(directory.path());
+        let (reporter, recorder) = Reporter::new(outbox.clone(), "contracts".parse().unwrap());
+        let recording = tokio::spawn(recorder.run());
+        let loaded = Loaded {
+            bundle: "contracts".parse().unwrap(),
+            tag: release().tag,
+            tree_digest: release().tree_digest,
+            content_digest: release().tree_digest,
+            channel: None,
+            source: LoadSource::Cache,
+            wire_bytes: 0,
+            previous_tag: None,
+            duration_ms: 1,
+            activation_epoch: 1,
+            verified: true,
+        };
+        assert!(reporter.loaded(Utc::now(), loaded.clone()).await);
+        assert_eq!(outbox.status().borrow().waiting, 1);
+        recording.abort();
+        recording.await.unwrap_err();
+        assert!(!reporter.loaded(Utc::now(), loaded).await, "nobody makes it durable any more");
     }
 }

@@ -1,4 +1,5 @@
 //! What `demon-runtime` does with its command line, before it does anything else.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::{Command, Output};

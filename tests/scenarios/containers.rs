@@ -28,7 +28,9 @@ fn services(compose: &Value) -> &serde_json::Map<String, Value> {
 fn stages() -> BTreeMap<String, Vec<String>> {
     let mut stages: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut stage = String::new();
-    for line in text("Dockerfile").replace("\\\n", " ").lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+    for line in
+        text("Dockerfile").replace("\\\n", " ").lines().filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
         if let Some(from) = line.strip_prefix("FROM ") {
             stage = from.split(" AS ").nth(1).expect("every stage has a name").to_owned();
         }
@@ -154,7 +156,9 @@ fn the_servers_configuration_is_valid_and_gives_what_the_embedded_one_gives() {
     let squeeze = |text: &str| text.replace(['"', ' ', ',', '\n'], "");
     let deployed = squeeze(&text("deploy/nats/nats.conf"));
     let nodes = ["agent-1", "agent-2"].map(|name| name.parse().expect("a node name"));
-    for line in Accounts::generate(nodes).render().lines().filter(|line| line.contains("bundle.") || line.contains("$JS")) {
+    for line in
+        Accounts::generate(nodes).render().lines().filter(|line| line.contains("bundle.") || line.contains("$JS"))
+    {
         for subject in line.split('"').skip(1).step_by(2) {
             assert!(deployed.contains(&squeeze(subject)), "`{subject}` of the embedded server is not deployed");
         }

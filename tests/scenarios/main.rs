@@ -3,10 +3,14 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
-mod layout;
-#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod layout;
+#[cfg(test)]
+mod main_job;
+#[cfg(test)]
+mod tampering;
 #[cfg(test)]
 mod up;

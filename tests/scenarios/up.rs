@@ -119,7 +119,9 @@ async fn passwords_are_readable_by_their_owner_only() {
             let kind = entry.file_type().expect("a kind");
             if kind.is_dir() {
                 directories.push(entry.path());
-            } else if kind.is_file() && std::fs::read(entry.path()).is_ok_and(|bytes| holds(&bytes, password.as_bytes())) {
+            } else if kind.is_file()
+                && std::fs::read(entry.path()).is_ok_and(|bytes| holds(&bytes, password.as_bytes()))
+            {
                 holding += 1;
                 let mode = entry.metadata().expect("metadata").permissions().mode();
                 assert_eq!(mode & 0o077, 0, "`{}` has mode {mode:o}", entry.path().display());

@@ -56,12 +56,17 @@ impl HandmadeRelease {
 
     /// Announces it, and moves the channel `latest` to it.
     pub async fn announced(&self, log: &EventLog) {
+        self.announced_and_promoted_as(log, self.tree_digest()).await;
+    }
+
+    /// The same with a head that names this tree, whatever was announced.
+    pub async fn announced_and_promoted_as(&self, log: &EventLog, tree_digest: Sha256Digest) {
         let mut writer = EventWriter::in_memory(Source::Publisher(actor()));
         let bundle = self.release.bundle();
         let published = BundleEvent::Published(self.published());
         append(&mut writer, log, published, &EventSubject::release_announcement(bundle, self.release.tag())).await;
         let channel: ChannelName = "latest".parse().expect("a valid name");
-        let promoted = BundleEvent::Promoted(promoted(&self.release, &channel));
+        let promoted = BundleEvent::Promoted(Promoted { tree_digest, ..promoted(&self.release, &channel) });
         append(&mut writer, log, promoted, &EventSubject::channel_head(bundle, &channel)).await;
     }
 

@@ -76,6 +76,12 @@ pub(super) struct Agent {
     first_look: CancellationToken,
 }
 
+/// What the agent remembers, and where.
+pub(super) struct Memory {
+    pub(super) directory: Arc<StateDirectory>,
+    pub(super) state: NodeState,
+}
+
 /// A verified release in its place, and what is to be said about it once it is switched to.
 #[derive(Debug)]
 pub(super) struct Staged {
@@ -101,10 +107,10 @@ impl Agent {
     pub(super) fn new(
         config: AgentConfig,
         cache: Cache,
-        directory: StateDirectory,
-        state: NodeState,
+        memory: Memory,
         connection: Connection,
         outbox: Outbox,
+        reporter: Reporter,
     ) -> (Self, watch::Receiver<NodeReport>) {
         let started_at = Utc::now();
         let question = Question {
@@ -133,14 +139,14 @@ impl Agent {
             started_at,
         });
         let agent = Self {
-            reporter: Reporter::new(outbox.clone(), config.bundle.clone()),
+            reporter,
             log: EventLog::new(connection.clone()),
             store: ReleaseStore::new(connection.clone()),
             limits: ReleaseLimits::default(),
-            directory: Arc::new(directory),
+            directory: memory.directory,
+            state: memory.state,
             config,
             cache,
-            state,
             connection,
             outbox,
             question,
@@ -281,7 +287,7 @@ impl Agent {
     }
 
     fn unreadable(&mut self, error: &ReadError) -> Duration {
-        self.alarms.raise(Subject::Log, format!("the event log cannot be read: {}", ErrorChain(error)));
+        self.alarms.raise(Subject::Log, ErrorChain(error).to_string());
         self.pause()
     }
 

@@ -41,8 +41,11 @@ impl Agent {
             Ok(release) => tracing::warn!(found = %release.bundle(), "the current release belongs to another bundle"),
             Err(failure) => {
                 tracing::error!(%tag, error = failure.text(), "the current release is damaged");
-                self.damaged
-                    .extend(self.state.active.as_ref().map(|active| active.id.clone()).filter(|id| id.tag == tag));
+                let known = self.state.active.as_ref().map(|active| active.id.clone()).filter(|id| id.tag == tag);
+                if let (Some(id), StageFailure::Refused(_)) = (&known, &failure) {
+                    self.reporter.failed(id, &failure, None, Some(0)).await;
+                }
+                self.damaged.extend(known);
             }
         }
     }

@@ -1,0 +1,229 @@
+//! Who may move a channel where: plain functions over what the log says.
+
+use shared::event::{Hold, Promoted, PromotionCause, Published};
+use shared::identifiers::ChannelName;
+
+use super::order::{AutomaticPromotion, Freeze, MoveError, MoveRequest, Order};
+use crate::channel_history::{ChannelHead, ChannelHistory};
+use crate::release_register::ReleaseRegister;
+
+/// What an order comes to.
+#[derive(Debug)]
+pub(super) enum Decision<'a> {
+    /// The channel points there already.
+    Stay(&'a ChannelHead),
+    /// The channel has to move.
+    Move(DecidedMove<'a>),
+}
+
+/// A move that may be written.
+#[derive(Debug)]
+pub(super) struct DecidedMove<'a> {
+    pub(super) release: &'a Published,
+    pub(super) cause: PromotionCause,
+    pub(super) hold: Hold,
+}
+
+/// Decides an operator's order.
+pub(super) fn ordered<'a>(
+    register: &'a ReleaseRegister,
+    history: &'a ChannelHistory,
+    request: &MoveRequest,
+) -> Result<Decision<'a>, MoveError> {
+    let release = target(register, history, request)?;
+    let head = history.head();
+    if let Some(head) = head.filter(|head| points_at(head, release)) {
+        return Ok(Decision::Stay(head));
+    }
+    let (cause, hold) = match request.order {
+        Order::Promote(_) => (PromotionCause::Promote, Hold::None),
+        Order::Rollback(_) => (PromotionCause::Rollback, Hold::Held),
+    };
+    let hold = match (head.filter(|head| head.promoted.hold == Hold::Frozen), request.freeze) {
+        (Some(head), Freeze::Respect) => return Err(frozen(&request.channel, head)),
+        (Some(_), Freeze::Override) => Hold::Frozen,
+        (None, _) => hold,
+    };
+    Ok(Decision::Move(DecidedMove { release, cause, hold }))
+}
+
+/// Why an automatic publish leaves a channel alone; `None` where it moves it.
+pub(super) fn left_alone(history: &ChannelHistory, release: &Published) -> Option<AutomaticPromotion> {
+    let head = history.head()?;
+    if points_at(head, release) {
+        return Some(AutomaticPromotion::AlreadyActive(head.clone()));
+    }
+    if history.ever_pointed_at(&release.tag) {
+        return Some(AutomaticPromotion::MovedAwaySince(head.clone()));
+    }
+    match head.promoted.hold {
+        Hold::Frozen => Some(AutomaticPromotion::Frozen(head.clone())),
+        Hold::Held => Some(AutomaticPromotion::Held(head.clone())),
+        Hold::None => None,
+    }
+}
+
+/// The release that a request means, if it may run.
+fn target<'a>(
+    register: &'a ReleaseRegister,
+    history: &ChannelHistory,
+    request: &MoveRequest,
+) -> Result<&'a Published, MoveError> {
+    let tag = match &request.order {
+        Order::Promote(tag) | Order::Rollback(Some(tag)) => tag,
+        Order::Rollback(None) => {
+            let may_run = |step: &Promoted| {
+                register.find(&step.tag).is_some_and(|(release, _)| register.withdrawal_of(release).is_none())
+            };
+            let nothing = || MoveError::NothingToRollBackTo { channel: request.channel.clone() };
+            history.rollback_target(may_run).ok_or_else(nothing)?
+        }
+    };
+    let unknown = || MoveError::UnknownRelease { bundle: request.bundle.clone(), tag: tag.clone() };
+    let (release, _) = register.find(tag).ok_or_else(unknown)?;
+    refuse_withdrawn(register, release)?;
+    Ok(release)
+}
+
+pub(super) fn refuse_withdrawn(register: &ReleaseRegister, release: &Published) -> Result<(), MoveError> {
+    match register.withdrawal_of(release) {
+        None => Ok(()),
+        Some(withdrawn) => Err(MoveError::Withdrawn {
+            tag: release.tag.clone(),
+            actor: withdrawn.actor.clone(),
+            reason: withdrawn.reason.clone(),
+        }),
+    }
+}
+
+pub(super) fn points_at(head: &ChannelHead, release: &Published) -> bool {
+    (&head.promoted.tag, head.promoted.tree_digest) == (&release.tag, release.tree_digest)
+}
+
+fn frozen(channel: &ChannelName, head: &ChannelHead) -> MoveError {
+    let (tag, actor) = (head.promoted.tag.clone(), head.promoted.actor.clone());
+    MoveError::Frozen { channel: channel.clone(), tag, actor }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::digest::Sha256Digest;
+    use shared::event::{ObjectReference, Trigger, Withdrawn};
+
+    use super::*;
+
+    fn release(tag: &str) -> Published {
+        let object = ObjectReference { name: "x".to_owned(), size: 1, sha256: Sha256Digest::of(b"x") };
+        Published {
+            bundle: "contracts".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: Sha256Digest::of(tag.as_bytes()),
+            content_digest: Sha256Digest::of(tag.as_bytes()),
+            files: 1,
+            total_bytes: 1,
+            archive: object.clone(),
+            release: object,
+            git: None,
+            trigger: Trigger::Local,
+            actor: "main".parse().unwrap(),
+        }
+    }
+
+    fn register(withdrawn: Option<&str>) -> ReleaseRegister {
+        let withdrawn = withdrawn.map(release).map(|release| Withdrawn {
+            bundle: release.bundle,
+            tag: release.tag,
+            tree_digest: release.tree_digest,
+            content_digest: release.content_digest,
+            reason: "broken".to_owned(),
+            actor: "eve".parse().unwrap(),
+        });
+        ReleaseRegister::of(["a", "b", "c"].map(release), withdrawn)
+    }
+
+    fn history(moves: &[(&str, Hold)]) -> ChannelHistory {
+        let head = |(index, (tag, hold)): (usize, &(&str, Hold))| ChannelHead {
+            promoted: Promoted {
+                bundle: "contracts".parse().unwrap(),
+                channel: "latest".parse().unwrap(),
+                tag: tag.parse().unwrap(),
+                tree_digest: release(tag).tree_digest,
+                previous_tag: None,
+                cause: PromotionCause::Promote,
+                hold: *hold,
+                reason: None,
+                actor: "ada".parse().unwrap(),
+            },
+            stream_sequence: index as u64 + 1,
+        };
+        ChannelHistory::of(moves.iter().enumerate().map(head))
+    }
+
+    fn decided(history: &ChannelHistory, withdrawn: Option<&str>, order: Order, freeze: Freeze) -> String {
+        let request = MoveRequest {
+            bundle: "contracts".parse().unwrap(),
+            channel: "latest".parse().unwrap(),
+            order,
+            reason: None,
+            freeze,
+        };
+        match ordered(&register(withdrawn), history, &request) {
+            Ok(Decision::Stay(head)) => format!("stay at {}", head.promoted.tag),
+            Ok(Decision::Move(decided)) => format!("{:?} {} {:?}", decided.cause, decided.release.tag, decided.hold),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn an_order_is_carried_out_or_refused_in_words() {
+        let promote = |tag: &str| Order::Promote(tag.parse().unwrap());
+        let back = |tag: &str| Order::Rollback(Some(tag.parse().unwrap()));
+        let free = [("a", Hold::None), ("b", Hold::None)];
+        let held = [("a", Hold::None), ("b", Hold::Held)];
+        let frozen = [("a", Hold::None), ("b", Hold::Frozen)];
+        let frozen_words = "channel `latest` is frozen at `b` by `ada`";
+        for (moves, withdrawn, order, freeze, expected) in [
+            (&[][..], None, promote("a"), Freeze::Respect, "Promote a None"),
+            (&free, None, promote("c"), Freeze::Respect, "Promote c None"),
+            (&free, None, promote("b"), Freeze::Respect, "stay at b"),
+            (&free, None, back("b"), Freeze::Respect, "stay at b"),
+            (&free, None, back("a"), Freeze::Respect, "Rollback a Held"),
+            (&free, None, Order::Rollback(None), Freeze::Respect, "Rollback a Held"),
+            (&held, None, promote("c"), Freeze::Respect, "Promote c None"),
+            (&frozen, None, promote("c"), Freeze::Respect, frozen_words),
+            (&frozen, None, Order::Rollback(None), Freeze::Respect, frozen_words),
+            (&frozen, None, promote("c"), Freeze::Override, "Promote c Frozen"),
+            (&frozen, None, back("a"), Freeze::Override, "Rollback a Frozen"),
+            (&free, None, promote("z"), Freeze::Respect, "bundle `contracts` has no release `z`"),
+            (&free, Some("a"), back("a"), Freeze::Respect, "release `a` was withdrawn by `eve`: broken"),
+            (
+                &free,
+                Some("a"),
+                Order::Rollback(None),
+                Freeze::Respect,
+                "channel `latest` has no earlier release to go back to",
+            ),
+        ] {
+            assert_eq!(decided(&history(moves), withdrawn, order.clone(), freeze), expected, "{order:?} {freeze:?}");
+        }
+    }
+
+    #[test]
+    fn an_automatic_publish_respects_what_people_decided() {
+        let outcome = |moves: &[(&str, Hold)], tag: &str| match left_alone(&history(moves), &release(tag)) {
+            None => "moves",
+            Some(AutomaticPromotion::AlreadyActive(_)) => "active",
+            Some(AutomaticPromotion::MovedAwaySince(_)) => "moved away",
+            Some(AutomaticPromotion::Held(_)) => "held",
+            Some(AutomaticPromotion::Frozen(_)) => "frozen",
+            Some(AutomaticPromotion::Promoted(_)) => "promoted",
+        };
+        assert_eq!(outcome(&[], "a"), "moves");
+        assert_eq!(outcome(&[("a", Hold::None)], "b"), "moves");
+        assert_eq!(outcome(&[("a", Hold::None)], "a"), "active");
+        assert_eq!(outcome(&[("a", Hold::None), ("b", Hold::None), ("a", Hold::None)], "b"), "moved away");
+        assert_eq!(outcome(&[("b", Hold::None), ("a", Hold::Held)], "c"), "held");
+        assert_eq!(outcome(&[("a", Hold::Frozen)], "c"), "frozen");
+        assert_eq!(outcome(&[("a", Hold::Held), ("a", Hold::None)], "c"), "moves", "thawed");
+    }
+}

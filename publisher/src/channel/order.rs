@@ -1,0 +1,125 @@
+//! What can be asked of a channel, and what can become of it.
+
+use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
+use streams::event_log::ReadError;
+use streams::event_writer::WriteError;
+use thiserror::Error;
+
+use crate::channel_history::ChannelHead;
+
+/// What an operator wants of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Point at this release, and lift a hold.
+    Promote(Tag),
+    /// Point at an earlier release (without a tag: one step back), and hold the channel there, so that the next
+    /// automatic publish does not undo it.
+    Rollback(Option<Tag>),
+}
+
+/// What becomes of an order to a frozen channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freeze {
+    /// It is refused.
+    Respect,
+    /// It is carried out, and the channel stays frozen where it stands then.
+    Override,
+}
+
+/// An operator's explicit move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveRequest {
+    /// The bundle.
+    pub bundle: BundleName,
+    /// The channel.
+    pub channel: ChannelName,
+    /// Where to.
+    pub order: Order,
+    /// The operator's words, for the log.
+    pub reason: Option<String>,
+    /// What to do with a frozen channel.
+    pub freeze: Freeze,
+}
+
+/// What became of an explicit move.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChannelMove {
+    /// The channel points there now; the event is in the log.
+    Moved(ChannelHead),
+    /// It pointed there already; there is no event, and a hold stays.
+    AlreadyThere(ChannelHead),
+}
+
+/// What an automatic publish did to its channel.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AutomaticPromotion {
+    /// The channel points at the release now; the event is in the log.
+    Promoted(ChannelHead),
+    /// It pointed there already.
+    AlreadyActive(ChannelHead),
+    /// It pointed there once and was moved away since; only an explicit move brings it back.
+    MovedAwaySince(ChannelHead),
+    /// It was rolled back and is held; only an explicit move or a thaw frees it.
+    Held(ChannelHead),
+    /// It is frozen.
+    Frozen(ChannelHead),
+}
+
+/// A channel that was not moved.
+#[derive(Debug, Error)]
+pub enum MoveError {
+    /// The log cannot be read.
+    #[error("the channel's state cannot be read")]
+    Read(#[source] ReadError),
+    /// No such release was announced.
+    #[error("bundle `{bundle}` has no release `{tag}`")]
+    UnknownRelease {
+        /// The bundle.
+        bundle: BundleName,
+        /// The tag.
+        tag: Tag,
+    },
+    /// The release must never run again.
+    #[error("release `{tag}` was withdrawn by `{actor}`: {reason}")]
+    Withdrawn {
+        /// The release.
+        tag: Tag,
+        /// Who withdrew it.
+        actor: ActorName,
+        /// Their words.
+        reason: String,
+    },
+    /// There is no earlier release that could run.
+    #[error("channel `{channel}` has no earlier release to go back to")]
+    NothingToRollBackTo {
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// The channel is frozen.
+    #[error("channel `{channel}` is frozen at `{tag}` by `{actor}`")]
+    Frozen {
+        /// The channel.
+        channel: ChannelName,
+        /// Where it stands.
+        tag: Tag,
+        /// Who froze it.
+        actor: ActorName,
+    },
+    /// Somebody else moved the channel at the same moment. Nothing was written.
+    #[error("channel `{channel}` was moved to `{}` by `{}` at the same moment", winner.promoted.tag, winner.promoted.actor)]
+    LostRace {
+        /// The channel.
+        channel: ChannelName,
+        /// Where it points now, and who said so.
+        winner: Box<ChannelHead>,
+    },
+    /// The event was not stored, or its fate is unknown; running again finds out.
+    #[error("the move of channel `{channel}` is not in the log")]
+    Write {
+        /// The channel.
+        channel: ChannelName,
+        /// Why.
+        #[source]
+        source: WriteError,
+    },
+}
