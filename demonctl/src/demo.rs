@@ -28,7 +28,7 @@ const STEPS: usize = 10;
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
     /// Leave everything running at the end until Ctrl-C, and print commands to look around with.
-    #[arg(long, env = "DEMON_DEMO_KEEP")]
+    #[arg(long, env = "DEMON_DEMO_KEEP", value_parser = clap::builder::BoolishValueParser::new())]
     keep: bool,
     /// The contracts to publish as release A. Default: `contracts` here or in a directory above.
     #[arg(long, env = "DEMON_DEMO_CONTRACTS", value_name = "DIR")]

@@ -36,7 +36,7 @@ use shared::daemon::{LogFormat, LogOutput, initialise_log};
 )]
 struct CommandLine {
     /// Print the effective settings of the command as JSON, secrets masked, and do nothing else.
-    #[arg(long, env = "DEMON_PRINT_CONFIG", global = true)]
+    #[arg(long, env = "DEMON_PRINT_CONFIG", value_parser = clap::builder::BoolishValueParser::new(), global = true)]
     print_config: bool,
     #[command(subcommand)]
     command: Command,

@@ -86,3 +86,15 @@ fn missing_contracts_are_one_line() {
     assert_eq!(error.lines().count(), 1, "{error}");
     assert!(error.contains("name one with --contracts"), "{error}");
 }
+
+#[test]
+fn a_flag_can_be_set_by_its_variable_in_the_usual_words() {
+    for word in ["1", "true", "yes", "on"] {
+        let output = demonctl(&["demo"], &[("DEMON_PRINT_CONFIG", word), ("DEMON_DEMO_KEEP", "0")]);
+        assert!(output.status.success(), "{word}: {}", text(&output.stderr));
+        let settings: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(settings["keep"], false);
+    }
+    let output = demonctl(&["demo"], &[("DEMON_PRINT_CONFIG", "perhaps")]);
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -50,7 +50,7 @@ pub struct PublisherArguments {
     pub channel: String,
 
     /// Publish without moving a channel
-    #[arg(long)]
+    #[arg(long, env = "DEMON_NO_PROMOTE", value_parser = clap::builder::BoolishValueParser::new())]
     pub no_promote: bool,
 
     /// Name of this publisher in the log: letters, digits, `_`, `-`, at most 64
@@ -63,7 +63,7 @@ pub struct PublisherArguments {
 
     /// Tag of the release; only with `--once`. Without it: `<bundle>-YYYYMMDD-<sha8>`, of the commit, or of the content
     /// where the source is not exactly a commit
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, env = "DEMON_PUBLISHER_TAG", value_name = "TAG")]
     pub tag: Option<String>,
 
     /// Commit that the source is made from, 40 hex digits; without it git is asked
@@ -79,7 +79,7 @@ pub struct PublisherArguments {
     pub trigger: TriggerArgument,
 
     /// Publish what there is and exit, instead of staying
-    #[arg(long)]
+    #[arg(long, env = "DEMON_PUBLISHER_ONCE", value_parser = clap::builder::BoolishValueParser::new())]
     pub once: bool,
 
     /// Time between two looks at the source: a whole number with `ms`, `s` or `m`, at least 100ms
@@ -95,7 +95,7 @@ pub struct PublisherArguments {
     pub log_format: LogFormatArgument,
 
     /// Print the effective settings as JSON, secrets masked, and exit
-    #[arg(long)]
+    #[arg(long, env = "DEMON_PRINT_CONFIG", value_parser = clap::builder::BoolishValueParser::new())]
     pub print_config: bool,
 
     /// How to reach the server.

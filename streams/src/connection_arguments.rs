@@ -65,7 +65,7 @@ pub struct ConnectionArguments {
     pub tls_key: Option<PathBuf>,
 
     /// Speak TLS before the server says anything (its `handshake_first`).
-    #[arg(long, env = "NATS_TLS_FIRST", global = true)]
+    #[arg(long, env = "NATS_TLS_FIRST", value_parser = clap::builder::BoolishValueParser::new(), global = true)]
     pub tls_first: bool,
 
     /// What subjects of replies begin with [default: `_INBOX_<node>` for an agent, `_INBOX` otherwise].

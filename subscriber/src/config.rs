@@ -73,7 +73,7 @@ pub struct AgentArguments {
     pub log_format: LogFormatArgument,
 
     /// Print the effective settings as JSON, secrets masked, and exit
-    #[arg(long)]
+    #[arg(long, env = "DEMON_PRINT_CONFIG", value_parser = clap::builder::BoolishValueParser::new())]
     pub print_config: bool,
 
     /// How to reach the server.

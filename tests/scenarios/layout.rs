@@ -110,7 +110,7 @@ async fn drift_in_each_promised_field_is_refused_by_the_fields_name_and_left_alo
 
     for DriftCase { stream, made, named } in drift_cases() {
         let declared = config(&operator, stream).await;
-        let drifted = remade(&operator, stream, &made).await;
+        let drifted = remade(&operator, stream, &declared, &made).await;
 
         let error = ensure(&connection, &layout).await.expect_err("drift is refused");
         let LayoutError::Drift { stream: refused, drift } = &error else { panic!("{made}: {error}") };
@@ -122,7 +122,7 @@ async fn drift_in_each_promised_field_is_refused_by_the_fields_name_and_left_alo
         }
         assert_eq!(config(&operator, stream).await, drifted, "{made}: refused, but changed");
 
-        remade(&operator, stream, &declared).await;
+        remade(&operator, stream, &declared, &json!({})).await;
     }
     // The refusals were about the cases and nothing else.
     assert_eq!(ensure(&connection, &layout).await.unwrap(), Provisioned::default());
@@ -159,7 +159,8 @@ async fn what_belongs_to_operators_may_differ_and_stays_as_they_set_it() {
         if stream == RELEASE_STREAM {
             changed["max_msg_size"] = (2 << 20).into();
         }
-        remade(&operator, stream, &changed).await;
+        let declared = config(&operator, stream).await;
+        remade(&operator, stream, &declared, &changed).await;
     }
     let before = configs(&operator).await;
     assert_eq!(before[0]["max_consumers"], 17);
@@ -169,9 +170,10 @@ async fn what_belongs_to_operators_may_differ_and_stays_as_they_set_it() {
     assert_eq!(configs(&operator).await, before);
 }
 
-/// Replaces a stream by one with these fields changed, as an operator with a tool could have made it.
-async fn remade(operator: &RawClient, stream: &str, changes: &Value) -> Value {
-    let mut wanted = config(operator, stream).await;
+/// Replaces a stream by one with this configuration and these fields changed, as an operator with a tool could have
+/// made it.
+async fn remade(operator: &RawClient, stream: &str, config_before: &Value, changes: &Value) -> Value {
+    let mut wanted = config_before.clone();
     for (field, value) in changes.as_object().expect("changes are fields") {
         wanted[field] = value.clone();
     }

@@ -11,6 +11,8 @@ mod layout;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
+mod stored_events;
+#[cfg(test)]
 mod tampering;
 #[cfg(test)]
 mod up;
