@@ -1,0 +1,151 @@
+//! Data of the events that nodes write: how they came to run a release, or why they do not.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Sha256Digest;
+use crate::identifiers::{BundleName, ChannelName, Tag};
+
+/// How a node gets a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FetchStrategy {
+    /// The whole archive.
+    Archive,
+}
+
+/// Data of `bundle.refresh_attempt`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshAttempt {
+    /// The bundle.
+    pub bundle: BundleName,
+    /// The release to fetch.
+    pub tag: Tag,
+    /// Its tree digest.
+    pub tree_digest: Sha256Digest,
+    /// The release the node runs meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base_tag: Option<Tag>,
+    /// How it will be fetched.
+    pub strategy: FetchStrategy,
+}
+
+/// Data of `bundle.staged`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// The bundle.
+    pub bundle: BundleName,
+    /// The staged release.
+    pub tag: Tag,
+    /// Its tree digest, as verified on this node.
+    pub tree_digest: Sha256Digest,
+    /// How it was fetched.
+    pub strategy: FetchStrategy,
+    /// Bytes of every object read for it.
+    pub wire_bytes: u64,
+    /// From the attempt to verified and durable, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// Where the bytes of a loaded release came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadSource {
+    /// The node had it already.
+    Cache,
+    /// The whole archive was fetched.
+    Download,
+    /// A patch of a release the node had.
+    Delta,
+}
+
+/// Data of `bundle.loaded`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// The bundle.
+    pub bundle: BundleName,
+    /// The release that runs now.
+    pub tag: Tag,
+    /// Its tree digest.
+    pub tree_digest: Sha256Digest,
+    /// Its content digest (`bundle_sha256` of a contracts bundle).
+    pub content_digest: Sha256Digest,
+    /// The channel the node follows; absent where a tag is pinned.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub channel: Option<ChannelName>,
+    /// Where its bytes came from.
+    pub source: LoadSource,
+    /// Bytes of every object read for it; 0 from the cache.
+    pub wire_bytes: u64,
+    /// The release that ran before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub previous_tag: Option<Tag>,
+    /// From the decision to the switch, in milliseconds.
+    pub duration_ms: u64,
+    /// Counts the node's switches, so that a health result can name the one it speaks of.
+    pub activation_epoch: u64,
+    /// False only where verification was switched off by the emergency flag.
+    pub verified: bool,
+}
+
+/// What was compared when a verification failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailedCheck {
+    /// An object's digest or size, as it streamed in.
+    Object,
+    /// One file's digest or size.
+    File,
+    /// The tree digest.
+    Tree,
+    /// Another rule: path, limit, shape.
+    Rule,
+}
+
+/// Data of `bundle.verification_failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerificationFailed {
+    /// The bundle.
+    pub bundle: BundleName,
+    /// The refused release.
+    pub tag: Tag,
+    /// The tree digest that was announced.
+    pub tree_digest: Sha256Digest,
+    /// What was compared.
+    pub check: FailedCheck,
+    /// The object, file or rule that failed first.
+    pub item: String,
+    /// What was announced: a digest, or for sizes and rules a text.
+    pub expected: String,
+    /// What was found.
+    pub actual: String,
+    /// What an operator can do.
+    pub remediation: String,
+    /// The release that keeps running.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub running_tag: Option<Tag>,
+    /// How many further attempts failed in the same way since the last report.
+    #[serde(default)]
+    pub repeats: u64,
+}
+
+/// Data of `bundle.download_failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownloadFailed {
+    /// The bundle.
+    pub bundle: BundleName,
+    /// The release that could not be fetched.
+    pub tag: Tag,
+    /// What failed.
+    pub error: String,
+    /// The network's or server's own words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network_error: Option<String>,
+    /// What an operator can do.
+    pub remediation: String,
+    /// The release that keeps running.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub running_tag: Option<Tag>,
+    /// How many further attempts failed in the same way since the last report.
+    #[serde(default)]
+    pub repeats: u64,
+}
