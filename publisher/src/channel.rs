@@ -1,4 +1,6 @@
-//! Moving a channel: always forward by a new event, compared and set on the channel's own subject (DESIGN §5).
+//! Moving a channel: always forward by a new event, compared and set on the channel's own subject.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "Events".
 //!
 //! Everything is read from the stream's leader first, decided by the plain functions of `decision`, and written under
 //! the sequence that was read. So of two who move a channel at once exactly one wins, and the other learns who did.

@@ -1,4 +1,6 @@
-//! The tag of a release that is given none: `<bundle>-YYYYMMDD-<sha8>` (DESIGN §6).
+//! The tag of a release that is given none: `<bundle>-YYYYMMDD-<sha8>`.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "Releases".
 
 use chrono::{DateTime, Utc};
 use shared::digest::Sha256Digest;

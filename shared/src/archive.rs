@@ -1,4 +1,6 @@
-//! The archive object: a deterministic tar, compressed with zstd (DESIGN §6).
+//! The archive object: a deterministic tar, compressed with zstd.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "Releases".
 //!
 //! Same tree, same bytes (for one zstd version): entries in the order of `release.json`, fixed owner, mode and
 //! time, no directory entries. Anyone can unpack it with `tar --zstd -xf`; our own reader accepts exactly the

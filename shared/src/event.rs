@@ -1,4 +1,6 @@
-//! The events of the log: every `bundle.*` type with its typed data (DESIGN §5).
+//! The events of the log: every `bundle.*` type with its typed data.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "Events".
 //!
 //! To add an event: one line in `event_types!`, a data struct, its JSON Schema under
 //! `contracts/schemas/`, a golden file under `shared/testdata/events/`. The compiler then points at every

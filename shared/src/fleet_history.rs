@@ -1,4 +1,6 @@
-//! The fold: what the log says about channels, releases and nodes (DESIGN §2).
+//! The fold: what the log says about channels, releases and nodes.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "Walk-through: history is replayed".
 //!
 //! Total and idempotent: no order of events and no payload makes it fail, and an event that was applied before
 //! changes nothing. What cannot be applied is counted and named, never dropped silently.

@@ -1,4 +1,6 @@
-//! A release and its `release.json`: which files, how large, with which digests (DESIGN §6).
+//! A release and its `release.json`: which files, how large, with which digests.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "Releases".
 //!
 //! `release.json` is canonical JSON (see [`crate::canonical_json`]). The **tree digest** is the SHA-256 of the
 //! canonical JSON of its `files` list; it depends on paths, sizes, modes and contents and on nothing else.

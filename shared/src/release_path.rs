@@ -1,4 +1,6 @@
-//! Paths inside a release: the one place that decides which are allowed (DESIGN §6).
+//! Paths inside a release: the one place that decides which are allowed.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "Releases".
 //!
 //! A path that parses can be joined to a directory without leaving it, means the same on every machine, and
 //! is valid UTF-8 without control characters.

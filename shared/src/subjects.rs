@@ -1,4 +1,6 @@
-//! Every subject, stream and object name of the wire is built and parsed here and nowhere else (DESIGN §4).
+//! Every subject, stream and object name of the wire is built and parsed here and nowhere else.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "Names on the wire".
 //!
 //! A stored event's subject has exactly five tokens: `bundle.<event>.<bundle>.<scope>.<id>`.
 

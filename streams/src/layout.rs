@@ -1,4 +1,6 @@
-//! The three streams that everything rests on, declared as data (DESIGN §4).
+//! The three streams that everything rests on, declared as data.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "Names on the wire".
 //!
 //! Creating is safe when two processes start at once; nothing here deletes, recreates or changes a stream.
 //! What our promises rest on must match the declaration, field by field; what belongs to operators (limits,
@@ -65,7 +67,7 @@ pub(crate) struct Declaration {
 }
 
 impl Layout {
-    /// The layout of DESIGN §4 with these sizes.
+    /// The declared layout with these sizes.
     pub fn declared(limits: LayoutLimits) -> Self {
         Self { streams: vec![event_stream(limits), release_bucket(limits), node_table(limits)] }
     }
