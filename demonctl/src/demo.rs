@@ -65,6 +65,8 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     if let Some(demo) = running {
         demo.stack.stop().await;
     }
+    // What a step that failed early has started ends by itself, but not at once.
+    stack::wait_until_ended(directory.path()).await;
     drop(directory);
     match shown {
         Ok(()) => {
@@ -94,8 +96,13 @@ async fn show(
         Ok((stack, vec![line]))
     };
     let stack = progress.step("start a real nats-server with two accounts", start).await?;
-    let demo = running.insert(Demo::new(stack, contracts.to_owned()).await?);
-    progress.step("provision event stream, release bucket and node table", demo.provision()).await?;
+    let provisioned = async {
+        let demo = Demo::new(stack, contracts.to_owned()).await?;
+        let lines = demo.provision().await?;
+        Ok((demo, lines))
+    };
+    let provision = "provision event stream, release bucket and node table";
+    let demo = running.insert(progress.step(provision, provisioned).await?);
     let a = progress.step("publish release A: the contracts of this repository", demo.publish_a()).await?;
     progress.step("start three agents; each fetches, verifies and switches to A", demo.start_agents(&a)).await?;
     let b = progress.step("publish release B, one file changed; all switch", demo.publish_b()).await?;

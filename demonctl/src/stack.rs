@@ -25,6 +25,7 @@ use streams::secret::Secret;
 
 use self::agent_process::AgentOptions;
 pub(crate) use self::agent_process::AgentProcess;
+pub(crate) use self::directory::wait_until_ended;
 use self::directory::{RecordedProcess, RunRecord, StackDirectory};
 
 /// What to run.
@@ -89,12 +90,11 @@ impl LocalStack {
             Some(port) => format!("cannot start nats-server on port {port}, which the last run in this directory used"),
             None => "cannot start nats-server".to_owned(),
         })?;
+        // Before anything else can fail: who cleans up must know of it.
+        directory.record(&RunRecord { port: server.port(), processes: server_processes(&server) })?;
         let operator = connect(&server, OPERATOR, accounts.operator(), "demonctl").await?;
         let nodes = options.nodes.clone();
-        let stack =
-            Self { directory, server, server_version: binary.version, accounts, operator, nodes, agents: Vec::new() };
-        stack.record()?;
-        Ok(stack)
+        Ok(Self { directory, server, server_version: binary.version, accounts, operator, nodes, agents: Vec::new() })
     }
 
     /// Creates what is missing on the server; refuses what differs from the declaration.
@@ -210,16 +210,19 @@ impl LocalStack {
     }
 
     fn record(&self) -> anyhow::Result<()> {
-        let process = |role: String, process_id| RecordedProcess { role, process_id };
-        let mut processes = vec![process("nats-server".to_owned(), self.server.pid())];
-        processes.extend(self.server.supervisor_pid().map(|pid| process("supervisor".to_owned(), pid)));
-        processes.extend(
-            self.agents
-                .iter()
-                .filter_map(|agent| Some(process(format!("agent {}", agent.node()), agent.process_id()?))),
-        );
+        let mut processes = server_processes(&self.server);
+        processes.extend(self.agents.iter().filter_map(|agent| {
+            Some(RecordedProcess { role: format!("agent {}", agent.node()), process_id: agent.process_id()? })
+        }));
         self.directory.record(&RunRecord { port: self.server.port(), processes })
     }
+}
+
+fn server_processes(server: &EmbeddedServer) -> Vec<RecordedProcess> {
+    let mut processes = vec![RecordedProcess { role: "nats-server".to_owned(), process_id: server.pid() }];
+    let supervisor = server.supervisor_pid();
+    processes.extend(supervisor.map(|process_id| RecordedProcess { role: "supervisor".to_owned(), process_id }));
+    processes
 }
 
 /// The first of the futures to finish; waits for ever where there are none.

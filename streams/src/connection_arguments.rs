@@ -68,7 +68,7 @@ pub struct ConnectionArguments {
     #[arg(long, env = "NATS_TLS_FIRST", value_parser = clap::builder::BoolishValueParser::new(), global = true)]
     pub tls_first: bool,
 
-    /// What subjects of replies begin with [default: `_INBOX_<node>` for an agent, `_INBOX` otherwise].
+    /// What subjects of replies begin with; by default `_INBOX_<node>` for an agent, `_INBOX` otherwise.
     #[arg(long, env = "NATS_INBOX_PREFIX", value_name = "SUBJECT", global = true)]
     pub inbox_prefix: Option<String>,
 

@@ -1,4 +1,4 @@
-//! The event stream: reading the log, and (in [`append`]) adding to it.
+//! The event stream: reading the log, and (in `append`) adding to it.
 //!
 //! Readers name who may answer. [`Reader::AnyReplica`] is what agents use: no rights but Direct Get, possibly a
 //! moment old. [`Reader::Leader`] is for commands that decide for people.

@@ -1,4 +1,6 @@
-//! The switch: which release is current changes here and nowhere else (DESIGN §7).
+//! The switch: which release is current changes here and nowhere else.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "On a node".
 //!
 //! Temporary link, sync, `rename(2)`, sync. At any instant `current` is the old release or the new one, whole; after
 //! the function returned, the new one also after a power failure. Only what is verified can be switched to.
@@ -14,7 +16,8 @@ use thiserror::Error;
 
 use crate::cache::{CURRENT, Cache, CacheError, CacheLock, Current, RELEASES};
 use crate::durable_file::{remove_file_if_present, sync_directory, write_atomically};
-use crate::release_directory::{CHECKSUM_FILE, checksum_line};
+use crate::fetch::id_of;
+use crate::release_directory::{CHECKSUM_FILE, checksum_line, says_to_be};
 use crate::staging::touch;
 
 /// The flat view: what the operators' commands find directly in the cache, and where it leads.
@@ -30,8 +33,8 @@ pub(crate) enum ActivationError {
     /// The cache cannot be used.
     #[error("the cache cannot be used")]
     Cache(#[from] CacheError),
-    /// The release is not where it was staged: somebody deleted it.
-    #[error("release `{}` is gone", path.display())]
+    /// The release is not where it was staged: somebody deleted it, or put another one under its tag.
+    #[error("release `{}` is gone or was replaced", path.display())]
     Gone {
         /// Where it lay.
         path: PathBuf,
@@ -54,7 +57,7 @@ pub(crate) enum ActivationError {
 pub(crate) fn activate(cache: &Cache, lock: &CacheLock, release: &VerifiedRelease) -> Result<(), ActivationError> {
     let tag = release.release().tag();
     let home = cache.release(tag);
-    if !home.is_dir() {
+    if !says_to_be(&home, &id_of(release.release())) {
         return Err(ActivationError::Gone { path: home });
     }
     match cache.current()? {
@@ -209,6 +212,8 @@ mod tests {
         let (one, two) = (world.store_contracts("1", "v1"), world.store_contracts("2", "v2"));
         world.activate(&one).unwrap();
         fs::remove_dir_all(world.cache.release(&"v2".parse().unwrap())).unwrap();
+        assert!(matches!(world.activate(&two), Err(ActivationError::Gone { .. })));
+        world.store_contracts("another agent's", "v2");
         assert!(matches!(world.activate(&two), Err(ActivationError::Gone { .. })));
         assert_eq!(world.read("bundle.json").unwrap(), "1");
 

@@ -1,4 +1,6 @@
-//! The cache directory: where everything in it lies, which release is current, and its lock (DESIGN §7).
+//! The cache directory: where everything in it lies, which release is current, and its lock.
+//!
+//! Described in `docs/ARCHITECTURE.md`, "On a node".
 //!
 //! ```text
 //! <cache>/current -> releases/<tag>        the switch

@@ -36,8 +36,8 @@ pub(crate) struct Reading {
     pub(crate) withdrawn: Withdrawn,
     /// Sequence of this node's last event; 0 before the first.
     pub(crate) own_last_sequence: u64,
-    /// Another writer has written under this node's name after us.
-    pub(crate) rival: Option<Incarnation>,
+    /// Another writer has written under this node's name after us: its last event.
+    pub(crate) rival: Option<(u64, Incarnation)>,
     /// What could not be understood: alarms.
     pub(crate) oddities: Vec<String>,
 }
@@ -198,8 +198,8 @@ impl Gathered {
         }
     }
 
-    fn rival(&self) -> Option<Incarnation> {
-        self.other_last.filter(|(last, _)| self.own_last > 0 && *last > self.own_last).map(|(_, writer)| writer)
+    fn rival(&self) -> Option<(u64, Incarnation)> {
+        self.other_last.filter(|(last, _)| self.own_last > 0 && *last > self.own_last)
     }
 }
 

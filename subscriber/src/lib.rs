@@ -28,11 +28,12 @@ mod release_directory;
 mod reports;
 mod retention;
 mod staging;
+mod state_directory;
 #[cfg(test)]
 mod test_releases;
 
 pub use self::config::{AgentArguments, AgentConfig};
 pub use self::entry_point::{main_with, run};
-pub use self::node_state::StateError;
 pub use self::reconcile::AgentError;
 pub use self::release_directory::ReleaseDirectoryError;
+pub use self::state_directory::StateError;

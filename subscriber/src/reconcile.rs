@@ -6,7 +6,9 @@
 mod agent;
 mod effects;
 mod heartbeat;
+mod look;
 mod resume;
+mod show;
 mod wake_ups;
 
 use std::io;
@@ -25,8 +27,8 @@ use self::agent::{Agent, Memory};
 use self::wake_ups::WakeUps;
 use crate::cache::{Cache, CacheError};
 use crate::config::AgentConfig;
-use crate::node_state::{StateDirectory, StateError};
 use crate::reports::Reporter;
+use crate::state_directory::{StateDirectory, StateError};
 
 /// Everything after the signal to stop takes at most this long, so that with the binary's last wait it is five seconds.
 const GRACE: Duration = Duration::from_secs(4);

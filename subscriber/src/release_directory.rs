@@ -4,18 +4,23 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, BufReader, Read as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use serde::Deserialize;
+use shared::digest::Sha256Digest;
 use shared::event::FailedCheck;
+use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
 use shared::release::{FileMode, Release, ReleaseError};
 use shared::release_path::ReleasePath;
 use shared::verification::{VerificationFailure, VerifiedRelease, VerifyError, verify_files};
 use thiserror::Error;
+
+use crate::node_state::ReleaseId;
 
 /// Name of the description of a release in its directory.
 pub(crate) const RELEASE_JSON: &str = "release.json";
@@ -142,6 +147,18 @@ impl ReleaseDirectory {
     }
 }
 
+/// Whether a directory holds a release that says to be this one. Says nothing about its files.
+pub(crate) fn says_to_be(directory: &Path, id: &ReleaseId) -> bool {
+    #[derive(Deserialize)]
+    struct Said {
+        tag: Tag,
+        tree_digest: Sha256Digest,
+    }
+    let Ok(file) = File::open(directory.join(RELEASE_JSON)) else { return false };
+    let said: Result<Said, _> = serde_json::from_reader(BufReader::new(file));
+    said.is_ok_and(|said| said.tag == id.tag && said.tree_digest == id.tree_digest)
+}
+
 /// Whether the release is a contracts bundle, by its tree: such a release gets the flat view and the checksum file.
 pub(crate) fn is_contracts_bundle(release: &Release) -> bool {
     release.files().iter().map(|file| file.path.as_str()).eq(CONTRACTS_TREE)
@@ -237,7 +254,7 @@ mod tests {
     fn the_checksum_line_names_the_file_absolutely() {
         let release = contracts_release("v1", "{}");
         let line = checksum_line(&release, Path::new("/c/releases/v1")).unwrap();
-        let digest = shared::digest::Sha256Digest::of(b"{}");
+        let digest = Sha256Digest::of(b"{}");
         assert_eq!(String::from_utf8(line).unwrap(), format!("{digest}  /c/releases/v1/files/bundle.json\n"));
     }
 }

@@ -46,7 +46,7 @@ impl OperatorMode {
             (&self.control, "CONTROL", any_streams(), exports(), json!([])),
             (&self.agents, "AGENTS", no_streams(), json!([]), self.imports()),
         ];
-        let preload: String = accounts
+        let preload: Vec<String> = accounts
             .into_iter()
             .map(|(account, name, limits, exports, imports)| {
                 let claims = json!({
@@ -58,8 +58,9 @@ impl OperatorMode {
             })
             .collect();
         format!(
-            "operator: {operator}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{\n{preload}}}\n",
-            self.system.public_key()
+            "operator: {operator}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{\n{}}}\n",
+            self.system.public_key(),
+            preload.concat()
         )
     }
 

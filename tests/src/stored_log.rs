@@ -109,16 +109,13 @@ pub fn checked_chains(log: &[StoredMessage]) -> BTreeMap<(String, String), u64> 
         let before = last_of_incarnation.get(&writer);
         let expected = before.map_or(1, |(number, _)| number + 1);
         assert_eq!(number, expected, "message {}: number within its incarnation", message.sequence);
-        match before {
-            Some((_, digest)) => {
-                assert_eq!(named, Some(digest.to_string()), "message {}: prevhash", message.sequence);
-            }
+        if let Some((_, digest)) = before {
+            assert_eq!(named, Some(digest.to_string()), "message {}: prevhash", message.sequence);
+        } else {
             // The first of an incarnation names its predecessor's last event, where it knows one.
-            None => {
-                let earlier = all_of_source.get(&writer.0).map(Vec::as_slice).unwrap_or_default();
-                let known = named.as_ref().is_none_or(|named| earlier.iter().any(|hash| hash.to_string() == *named));
-                assert!(known, "message {} names {named:?}, which its source never wrote", message.sequence);
-            }
+            let earlier = all_of_source.get(&writer.0).map(Vec::as_slice).unwrap_or_default();
+            let known = named.as_ref().is_none_or(|named| earlier.iter().any(|hash| hash.to_string() == *named));
+            assert!(known, "message {} names {named:?}, which its source never wrote", message.sequence);
         }
         let digest = Sha256Digest::of(&message.payload);
         all_of_source.entry(writer.0.clone()).or_default().push(digest);

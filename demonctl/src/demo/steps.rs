@@ -71,9 +71,10 @@ impl Demo {
         })
     }
 
-    pub(super) async fn provision(&self) -> Shown<()> {
+    /// Creates what the job needs on the server, and says so in lines for people.
+    pub(super) async fn provision(&self) -> anyhow::Result<Vec<String>> {
         let created = self.stack.provision(&demo_actor()?).await?;
-        Ok(((), vec![format!("created {}", created.join(", "))]))
+        Ok(vec![format!("created {}", created.join(", "))])
     }
 
     pub(super) async fn publish_a(&mut self) -> Shown<Published> {
@@ -178,7 +179,7 @@ impl Demo {
         let after = self.head_sequence(&log, &head).await?;
         ensure!(before == after, "the head moved from sequence {before} to {after}");
         connection.drain().await;
-        Ok(((), vec![format!("{node} as `{head}`: {words}"), format!("the head is still at sequence {after}")]))
+        Ok(((), vec![format!("{node}: {words}"), format!("the head is still at sequence {after}")]))
     }
 
     pub(super) async fn roll_back(&mut self, a: &Published) -> Shown<()> {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 /// After a `kill -9` the children of the earlier run need a moment to notice and stop.
 const EARLIER_RUN_LIMIT: Duration = Duration::from_secs(10);
+const RECORD: &str = "processes.json";
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// One process that a stack started.
@@ -79,8 +80,7 @@ impl StackDirectory {
 
     /// What the last run recorded, if anything.
     pub(crate) fn last_run(&self) -> Option<RunRecord> {
-        let bytes = fs::read(self.record_path()).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        last_run(&self.root)
     }
 
     /// Records what runs now.
@@ -90,18 +90,28 @@ impl StackDirectory {
         fs::write(&path, bytes).with_context(|| format!("cannot write `{}`", path.display()))
     }
 
-    /// Waits, for at most 10 s, until the processes of a killed earlier run have ended. Goes on after that:
-    /// a process id may belong to somebody else by now, and whatever is really in the way shows at the start.
+    /// Waits until the processes of a killed earlier run have ended. See [`wait_until_ended`].
     pub(crate) async fn wait_for_earlier_run(&self) {
-        let Some(record) = self.last_run() else { return };
-        let deadline = Instant::now() + EARLIER_RUN_LIMIT;
-        while record.processes.iter().any(|process| runs(process.process_id)) && Instant::now() < deadline {
-            sleep(LOOK_AGAIN).await;
-        }
+        wait_until_ended(&self.root).await;
     }
 
     fn record_path(&self) -> PathBuf {
-        self.root.join("processes.json")
+        self.root.join(RECORD)
+    }
+}
+
+fn last_run(root: &Path) -> Option<RunRecord> {
+    let bytes = fs::read(root.join(RECORD)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Waits, for at most 10 s, until the processes that were recorded last in a stack's directory have ended. Goes on
+/// after that: a process id may belong to somebody else by now, and whatever is really in the way shows later.
+pub(crate) async fn wait_until_ended(root: &Path) {
+    let Some(record) = last_run(root) else { return };
+    let deadline = Instant::now() + EARLIER_RUN_LIMIT;
+    while record.processes.iter().any(|process| runs(process.process_id)) && Instant::now() < deadline {
+        sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -140,5 +140,5 @@ fn a_later_event_by_another_writer_under_this_name_is_noticed() {
     assert_eq!(rival(&[epoch(9), attempt(71, 5)]), None, "this node before it lost its state");
     assert_eq!(rival(&[epoch(9), attempt(70, 6)]), None);
     let other = attempt(71, 8);
-    assert_eq!(rival(&[epoch(9), attempt(70, 6), other]), Some(incarnation(71)));
+    assert_eq!(rival(&[epoch(9), attempt(70, 6), other]), Some((8, incarnation(71))));
 }

@@ -1,18 +1,16 @@
 //! One agent: what it knows, and the round in which it compares that with the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rand::RngExt as _;
 use shared::daemon::ErrorChain;
 use shared::event::Published;
-use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
 use shared::verification::VerifiedRelease;
 use streams::connection::{Connection, ConnectionState};
-use streams::event_log::{EventLog, ReadError};
+use streams::event_log::EventLog;
 use streams::outbox::Outbox;
 use streams::release_store::ReleaseStore;
 use tokio::sync::watch;
@@ -21,22 +19,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::heartbeat::jittered;
+use super::look::catch_up_pause;
 use super::resume::is_current;
+use super::show::Rivalry;
 use super::wake_ups::{Wake, WakeUps};
 use crate::alarms::{Alarms, Subject};
 use crate::cache::Cache;
 use crate::config::{AgentConfig, Follow};
-use crate::desired::{Answer, Head, Question, Reading, announcement};
+use crate::desired::Question;
 use crate::failures::FailureKind;
-use crate::node_report::{ActiveReport, NodeReport};
-use crate::node_state::{LoadedRelease, NodeState, ReleaseId, StateDirectory};
+use crate::node_report::NodeReport;
+use crate::node_state::{LoadedRelease, NodeState, ReleaseId};
 use crate::plan::{Announcement, Withdrawn};
 use crate::reports::Reporter;
-
-/// How long answers of a log that lags are shrugged off before they raise an alarm.
-const LAG_TOLERATED: Duration = Duration::from_mins(1);
-/// How soon the log is read again when it should have gone further by now, or answered with an old state.
-const CATCH_UP_PAUSE: RetryPause = RetryPause { first: Duration::from_millis(20), longest: Duration::from_secs(1) };
+use crate::state_directory::StateDirectory;
 
 /// What a node knows and holds.
 pub(super) struct Agent {
@@ -48,7 +44,7 @@ pub(super) struct Agent {
     pub(super) connection: Connection,
     pub(super) log: EventLog,
     pub(super) store: ReleaseStore,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     pub(super) question: Question,
     pub(super) reporter: Reporter,
     /// What the log named last.
@@ -62,18 +58,21 @@ pub(super) struct Agent {
     pub(super) damaged: BTreeSet<ReleaseId>,
     pub(super) staged: Option<Staged>,
     pub(super) alarms: Alarms,
+    pub(super) rivalry: Rivalry,
     /// When old releases are looked through next.
     pub(super) collect_at: Option<Instant>,
-    own_last_sequence: u64,
+    pub(super) own_last_sequence: u64,
     /// Answers in a row that could not be used.
-    fruitless: u32,
+    pub(super) fruitless: u32,
     /// Looks in a row that did not go as far as a live message said.
     behind: u32,
-    outdated_since: Option<Instant>,
-    unsaved: bool,
-    started_at: DateTime<Utc>,
-    view: watch::Sender<NodeReport>,
-    first_look: CancellationToken,
+    /// Looks in a row for an announcement that was not there.
+    pub(super) unannounced: u32,
+    pub(super) outdated_since: Option<Instant>,
+    pub(super) unsaved: bool,
+    pub(super) started_at: DateTime<Utc>,
+    pub(super) view: watch::Sender<NodeReport>,
+    pub(super) first_look: CancellationToken,
 }
 
 /// What the agent remembers, and where.
@@ -157,10 +156,12 @@ impl Agent {
             damaged: BTreeSet::new(),
             staged: None,
             alarms: Alarms::default(),
+            rivalry: Rivalry::default(),
             collect_at: None,
             own_last_sequence: 0,
             fruitless: 0,
             behind: 0,
+            unannounced: 0,
             outdated_since: None,
             unsaved: false,
             started_at,
@@ -233,7 +234,7 @@ impl Agent {
                 },
             };
             if wake_ups.looked(self.state.position.read_up_to) {
-                rest = rest.min(CATCH_UP_PAUSE.after(self.behind));
+                rest = rest.min(catch_up_pause(self.behind));
                 self.behind = self.behind.saturating_add(1);
             } else {
                 self.behind = 0;
@@ -245,112 +246,6 @@ impl Agent {
         }
         let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));
         rest.min(jittered(self.config.interval)).min(collect_in.unwrap_or(Duration::MAX))
-    }
-
-    /// Reads the desired state. The error is the time after which to try again; what was known stays.
-    async fn look(&mut self, wake_ups: &mut WakeUps) -> Result<(), Duration> {
-        let answer = self.question.ask(&self.log, &self.state.position).await;
-        self.first_look.cancel();
-        match answer {
-            Ok(Answer::Current(reading)) => {
-                self.alarms.clear(Subject::Log);
-                self.alarms.clear(Subject::Outdated);
-                self.outdated_since = None;
-                self.take(*reading);
-                let announced = self.look_up_announcement().await;
-                wake_ups.await_announcement(self.desired.as_ref().map(|desired| &desired.tag));
-                announced.map_err(|error| self.unreadable(&error))?;
-                self.fruitless = 0;
-                Ok(())
-            }
-            Ok(Answer::Outdated { up_to_sequence }) => {
-                let since = *self.outdated_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= LAG_TOLERATED {
-                    let seen = self.state.position.read_up_to;
-                    self.alarms.raise(
-                        Subject::Outdated,
-                        format!(
-                            "the log answers up to event {up_to_sequence}, but event {seen} was seen before: replicas \
-                             lag, or it was restored from a backup without starting an epoch"
-                        ),
-                    );
-                }
-                self.fruitless = self.fruitless.saturating_add(1);
-                Err(CATCH_UP_PAUSE.after(self.fruitless))
-            }
-            Ok(Answer::NotReady(missing)) => {
-                self.alarms.raise(Subject::Log, format!("waiting for the event log: {missing}"));
-                Err(self.pause())
-            }
-            Err(error) => Err(self.unreadable(&error)),
-        }
-    }
-
-    fn unreadable(&mut self, error: &ReadError) -> Duration {
-        self.alarms.raise(Subject::Log, ErrorChain(error).to_string());
-        self.pause()
-    }
-
-    fn pause(&mut self) -> Duration {
-        self.fruitless = self.fruitless.saturating_add(1);
-        let delay = self.config.retry().delay(u64::from(self.fruitless), rand::rng().random());
-        delay.min(self.config.interval)
-    }
-
-    /// Takes over what the log says.
-    fn take(&mut self, reading: Reading) {
-        let position = &mut self.state.position;
-        if position.epoch != Some(reading.epoch) {
-            if let Some(old) = position.epoch {
-                tracing::warn!(old = %old, new = %reading.epoch, "the log was restored: it is read anew");
-            }
-            position.enter_epoch(reading.epoch);
-            self.unsaved = true;
-        }
-        position.read_up_to = position.read_up_to.max(reading.up_to_sequence);
-        self.withdrawn = reading.withdrawn;
-        self.own_last_sequence = reading.own_last_sequence;
-        match reading.head {
-            Head::Channel(sequence, promoted) => {
-                if position.applied.insert(promoted.channel, sequence) != Some(sequence) {
-                    self.unsaved = true;
-                }
-                self.desire(ReleaseId { tag: promoted.tag, tree_digest: promoted.tree_digest });
-            }
-            Head::Pinned(sequence, published) => {
-                self.desire(ReleaseId { tag: published.tag.clone(), tree_digest: published.tree_digest });
-                self.announced = Some((sequence, published));
-            }
-            // What ran stays desired, so that it is put back where it is gone.
-            Head::Unchanged | Head::Missing => {
-                if self.desired.is_none() {
-                    self.desired = self.state.active.as_ref().map(|active| active.id.clone());
-                }
-            }
-        }
-        let oddities = (!reading.oddities.is_empty()).then(|| reading.oddities.join("; "));
-        self.alarms.set(Subject::Head, oddities);
-        if let Some(rival) = reading.rival {
-            self.alarms.raise(Subject::Rival, rival_text(&self.config, Some(&rival.to_string())));
-        }
-    }
-
-    fn desire(&mut self, release: ReleaseId) {
-        if self.desired.as_ref() != Some(&release) {
-            tracing::info!(tag = %release.tag, tree_digest = %release.tree_digest, "desired release");
-            self.desired = Some(release);
-            self.announced = None;
-        }
-    }
-
-    /// Looks up how the desired release was announced, unless it runs already.
-    async fn look_up_announcement(&mut self) -> Result<(), ReadError> {
-        let Some(desired) = self.desired.clone() else { return Ok(()) };
-        if self.active().is_some_and(|active| active.id == desired) || matches!(self.config.follow, Follow::Tag(_)) {
-            return Ok(());
-        }
-        self.announced = announcement(&self.log, &self.config.bundle, &desired.tag).await?;
-        Ok(())
     }
 
     /// The release that is current, as far as it is known to be intact.
@@ -406,38 +301,6 @@ impl Agent {
         }
     }
 
-    /// Brings the node's entry up to date.
-    pub(super) fn show(&mut self) {
-        let outbox = self.outbox.status().borrow().clone();
-        if let Some(rival) = &outbox.rival {
-            let writer = rival.incarnation.map(|writer| writer.to_string());
-            self.alarms.raise(Subject::Rival, rival_text(&self.config, writer.as_deref()));
-        }
-        self.alarms.set(Subject::Outbox, outbox.blocked.map(|reason| format!("events wait in the outbox: {reason}")));
-        let fault = self.connection.status().last_fault.map(|fault| fault.to_string());
-        let alarms: Vec<String> = self.alarms.texts().map(str::to_owned).chain(fault).collect();
-        let report = NodeReport {
-            active: self.active().map(|active| ActiveReport {
-                tag: active.id.tag.clone(),
-                tree_digest: active.id.tree_digest,
-                content_digest: active.content_digest,
-                loaded_at: active.loaded_at,
-            }),
-            previous: self.state.previous.first().map(|previous| previous.id.tag.clone()),
-            desired: self.desired.as_ref().map(|desired| desired.tag.clone()),
-            last_sequence: self.own_last_sequence.max(outbox.last_stream_sequence.unwrap_or(0)),
-            waiting_events: outbox.waiting,
-            alarms,
-            started_at: self.started_at,
-            ..self.view.borrow().clone()
-        };
-        self.view.send_if_modified(|shown| {
-            let changed = *shown != report;
-            *shown = report;
-            changed
-        });
-    }
-
     /// The releases loaded so far that are worth returning to, newest first.
     pub(super) fn history(&self) -> Vec<LoadedRelease> {
         let broken = self.state.active.iter().filter(|_| !self.intact);
@@ -445,25 +308,14 @@ impl Agent {
     }
 
     /// The releases whose presence in the cache matters for a decision.
-    pub(super) fn of_interest(&self) -> BTreeMap<Tag, ReleaseId> {
-        let history = self.history().into_iter().map(|release| release.id);
-        history.chain(self.desired.clone()).map(|id| (id.tag.clone(), id)).collect()
+    pub(super) fn of_interest(&self) -> BTreeSet<ReleaseId> {
+        let runs_well = self.active().is_some_and(|active| !self.is_withdrawn(active));
+        let history = if runs_well { Vec::new() } else { self.history() };
+        history.into_iter().map(|release| release.id).chain(self.desired.clone()).collect()
     }
-}
 
-fn rival_text(config: &AgentConfig, writer: Option<&str>) -> String {
-    let writer = writer.map(|writer| format!(" (incarnation {writer})")).unwrap_or_default();
-    format!("another agent{writer} reports under the name `{}`: give each node its own --node", config.node)
-}
-
-/// A pause that doubles.
-struct RetryPause {
-    first: Duration,
-    longest: Duration,
-}
-
-impl RetryPause {
-    fn after(&self, attempts: u32) -> Duration {
-        self.first.saturating_mul(1 << attempts.min(16)).min(self.longest)
+    /// Whether a release must never run.
+    pub(super) fn is_withdrawn(&self, release: &LoadedRelease) -> bool {
+        self.withdrawn.holds(release.id.tree_digest, Some(release.content_digest))
     }
 }

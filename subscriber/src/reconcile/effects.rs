@@ -1,13 +1,10 @@
 //! Carrying steps out: the planner says which, this says how, and what went wrong is remembered and reported.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::BufReader;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rand::RngExt as _;
-use serde::Deserialize;
 use shared::digest::Sha256Digest;
 use shared::event::{FailedCheck, LoadSource, Loaded};
 use shared::identifiers::Tag;
@@ -21,13 +18,12 @@ use super::agent::{Agent, Next, Staged};
 use super::wake_ups::WakeUps;
 use crate::activation::activate;
 use crate::alarms::Subject;
-use crate::cache::Cache;
 use crate::desired::{Answer, Head};
 use crate::failures::{FailureKey, FailureKind, Report};
 use crate::fetch::{StageFailure, StagedRelease, fetch, reuse};
 use crate::node_state::ReleaseId;
 use crate::plan::{Desired, Idle, Refusal, Situation, Step, WaitReason, next_step};
-use crate::release_directory::RELEASE_JSON;
+use crate::release_directory::says_to_be;
 use crate::reports::log_loaded;
 use crate::retention::QUIET_TIME;
 
@@ -58,9 +54,9 @@ impl Agent {
                 retry: &self.config.retry(),
                 now,
             });
-            let rest = self.resting(&step, now);
-            self.alarms.set(Subject::Desired, self.complaint(&step, desired.as_ref()));
-            if let Some(rest) = rest {
+            if let Some(rest) = self.resting(&step, now) {
+                // Not while something is tried: the alarm would end and begin again with each attempt.
+                self.alarms.set(Subject::Desired, self.complaint(&step, desired.as_ref()));
                 return Next::Rest(rest);
             }
             // A release taken from the cache for want of a better one has no announcement.
@@ -95,7 +91,14 @@ impl Agent {
     fn resting(&self, step: &Step, now: DateTime<Utc>) -> Option<Duration> {
         match step {
             Step::Idle(_) | Step::Refuse(Refusal::NothingLeft) => Some(self.config.interval),
-            Step::Wait { until, .. } => Some((*until - now).to_std().unwrap_or_default().max(Duration::from_millis(1))),
+            // Its announcement wakes the agent; looking is for the case that the replica asked lags behind.
+            Step::Wait { reason: WaitReason::NotAnnounced, .. } => {
+                let delay = self.config.retry().delay(u64::from(self.unannounced), rand::rng().random());
+                Some(delay.min(self.config.interval))
+            }
+            Step::Wait { until, reason: WaitReason::Retry } => {
+                Some((*until - now).to_std().unwrap_or_default().max(Duration::from_millis(1)))
+            }
             Step::Reuse(_) | Step::Fetch(_) | Step::Switch(_) | Step::Refuse(Refusal::Contradiction { .. }) => None,
         }
     }
@@ -112,10 +115,7 @@ impl Agent {
             }
             Step::Wait { reason: WaitReason::Retry, .. } => {
                 let failure = self.state.failures.iter().rev().find(|failure| &failure.key.release.tag == tag)?;
-                Some(format!(
-                    "release `{tag}` failed {} times ({}), tried again later",
-                    failure.attempts, failure.cause
-                ))
+                Some(format!("release `{tag}` cannot be had ({}); it is tried again", failure.cause))
             }
             Step::Refuse(Refusal::NothingLeft) => {
                 Some(format!("release `{tag}` is withdrawn, and the node has none that is not: it keeps what it has"))
@@ -132,15 +132,15 @@ impl Agent {
     /// is to be done.
     async fn on_disk(&self) -> BTreeSet<ReleaseId> {
         let settled = self.active().is_some_and(|active| {
-            let withdrawn = self.withdrawn.holds(active.id.tree_digest, Some(active.content_digest));
-            !withdrawn && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
+            !self.is_withdrawn(active) && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
         });
         if settled {
             return BTreeSet::new();
         }
         let (cache, interest) = (self.cache.clone(), self.of_interest());
-        let found =
-            spawn_blocking(move || interest.into_values().filter(|id| says_to_be(&cache, id)).collect::<BTreeSet<_>>());
+        let found = spawn_blocking(move || {
+            interest.into_iter().filter(|id| says_to_be(&cache.release(&id.tag), id)).collect::<BTreeSet<_>>()
+        });
         let mut found = found.await.unwrap_or_default();
         found.retain(|id| !self.damaged.contains(id));
         found
@@ -293,18 +293,6 @@ impl Agent {
     fn running(&self) -> Option<&Tag> {
         self.active().map(|active| &active.id.tag)
     }
-}
-
-/// Whether the cache holds a release that says to be this one. Says nothing about its files.
-fn says_to_be(cache: &Cache, id: &ReleaseId) -> bool {
-    #[derive(Deserialize)]
-    struct Said {
-        tag: Tag,
-        tree_digest: Sha256Digest,
-    }
-    let Ok(file) = File::open(cache.release(&id.tag).join(RELEASE_JSON)) else { return false };
-    let said: Result<Said, _> = serde_json::from_reader(BufReader::new(file));
-    said.is_ok_and(|said| said.tag == id.tag && said.tree_digest == id.tree_digest)
 }
 
 fn milliseconds(since: Instant) -> u64 {

@@ -1,0 +1,154 @@
+//! A look at the log: what it says is judged, remembered and turned into what this node desires.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use shared::daemon::ErrorChain;
+use streams::event_log::ReadError;
+use tokio::time::Instant;
+
+use super::agent::Agent;
+use super::wake_ups::WakeUps;
+use crate::alarms::Subject;
+use crate::config::Follow;
+use crate::desired::{Answer, Head, Reading, announcement};
+use crate::node_state::ReleaseId;
+
+/// How long answers of a log that lags are shrugged off before they raise an alarm.
+const LAG_TOLERATED: Duration = Duration::from_mins(1);
+const FIRST_CATCH_UP: Duration = Duration::from_millis(20);
+const LONGEST_CATCH_UP: Duration = Duration::from_secs(1);
+
+impl Agent {
+    /// Reads the desired state. The error is the time after which to try again; what was known stays.
+    pub(super) async fn look(&mut self, wake_ups: &mut WakeUps) -> Result<(), Duration> {
+        let answer = self.question.ask(&self.log, &self.state.position).await;
+        self.first_look.cancel();
+        match answer {
+            Ok(Answer::Current(reading)) => {
+                self.alarms.clear(Subject::Log);
+                self.alarms.clear(Subject::Outdated);
+                self.outdated_since = None;
+                self.take(*reading);
+                let announced = self.look_up_announcement().await;
+                wake_ups.await_announcement(self.desired.as_ref().map(|desired| &desired.tag));
+                announced.map_err(|error| self.unreadable(&error))?;
+                self.fruitless = 0;
+                Ok(())
+            }
+            Ok(Answer::Outdated { up_to_sequence }) => {
+                let since = *self.outdated_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= LAG_TOLERATED {
+                    let seen = self.state.position.read_up_to;
+                    self.alarms.raise(
+                        Subject::Outdated,
+                        format!(
+                            "the log answers up to event {up_to_sequence}, but event {seen} was seen before: replicas \
+                             lag, or it was restored from a backup without starting an epoch"
+                        ),
+                    );
+                }
+                self.fruitless = self.fruitless.saturating_add(1);
+                Err(catch_up_pause(self.fruitless))
+            }
+            Ok(Answer::NotReady(missing)) => {
+                self.alarms.raise(Subject::Log, format!("waiting for the event log: {missing}"));
+                Err(self.pause())
+            }
+            Err(error) => Err(self.unreadable(&error)),
+        }
+    }
+
+    fn unreadable(&mut self, error: &ReadError) -> Duration {
+        self.alarms.raise(Subject::Log, ErrorChain(error).to_string());
+        self.pause()
+    }
+
+    fn pause(&mut self) -> Duration {
+        self.fruitless = self.fruitless.saturating_add(1);
+        let delay = self.config.retry().delay(u64::from(self.fruitless), rand::rng().random());
+        delay.min(self.config.interval)
+    }
+
+    /// Takes over what the log says.
+    fn take(&mut self, reading: Reading) {
+        let position = &mut self.state.position;
+        if position.epoch != Some(reading.epoch) {
+            if let Some(old) = position.epoch {
+                tracing::warn!(old = %old, new = %reading.epoch, "the log was restored: it is read anew");
+            }
+            position.enter_epoch(reading.epoch);
+            self.unsaved = true;
+        }
+        position.read_up_to = position.read_up_to.max(reading.up_to_sequence);
+        // A withdrawal is for good, so the node remembers it by forgetting the release: also offline, after a restart, it
+        // does not return to it.
+        let remembered = self.state.previous.len();
+        self.state.previous.retain(|old| !reading.withdrawn.holds(old.id.tree_digest, Some(old.content_digest)));
+        self.unsaved |= self.state.previous.len() != remembered;
+        self.withdrawn = reading.withdrawn;
+        self.own_last_sequence = reading.own_last_sequence;
+        let missing = (reading.head == Head::Missing).then(|| match &self.config.follow {
+            Follow::Channel(channel) => format!("channel `{channel}` points at no release yet"),
+            Follow::Tag(tag) => format!("pinned release `{tag}` is not announced"),
+        });
+        match reading.head {
+            Head::Channel(sequence, promoted) => {
+                if position.applied.insert(promoted.channel, sequence) != Some(sequence) {
+                    self.unsaved = true;
+                }
+                self.desire(ReleaseId { tag: promoted.tag, tree_digest: promoted.tree_digest });
+            }
+            Head::Pinned(sequence, published) => {
+                self.desire(ReleaseId { tag: published.tag.clone(), tree_digest: published.tree_digest });
+                self.announced = Some((sequence, published));
+            }
+            // What ran stays desired, so that it is put back where it is gone.
+            Head::Unchanged | Head::Missing => {
+                if self.desired.is_none() {
+                    self.desired = self.state.active.as_ref().map(|active| active.id.clone());
+                }
+            }
+        }
+        let complaints: Vec<String> = missing.into_iter().chain(reading.oddities).collect();
+        self.alarms.set(Subject::Head, (!complaints.is_empty()).then(|| complaints.join("; ")));
+        if let Some((sequence, writer)) = reading.rival {
+            self.rivalry.seen_in_log(sequence, writer, Instant::now());
+        }
+    }
+
+    fn desire(&mut self, release: ReleaseId) {
+        if self.desired.as_ref() != Some(&release) {
+            tracing::info!(tag = %release.tag, tree_digest = %release.tree_digest, "desired release");
+            self.desired = Some(release);
+            self.announced = None;
+        }
+    }
+
+    /// Looks up how the desired release was announced, unless it runs already.
+    async fn look_up_announcement(&mut self) -> Result<(), ReadError> {
+        let Some(desired) = self.desired.clone() else { return Ok(()) };
+        if self.active().is_some_and(|active| active.id == desired) || matches!(self.config.follow, Follow::Tag(_)) {
+            return Ok(());
+        }
+        self.announced = announcement(&self.log, &self.config.bundle, &desired.tag).await?;
+        self.unannounced = if self.announced.is_some() { 0 } else { self.unannounced.saturating_add(1) };
+        Ok(())
+    }
+}
+
+/// How soon the log is read again when it should have gone further by now, or answered with an old state.
+pub(super) fn catch_up_pause(attempts: u32) -> Duration {
+    FIRST_CATCH_UP.saturating_mul(1 << attempts.min(16)).min(LONGEST_CATCH_UP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn catching_up_begins_at_once_and_slows_down() {
+        let pauses = [0, 1, 5, 6, u32::MAX].map(|attempts| catch_up_pause(attempts).as_millis());
+        assert_eq!(pauses, [20, 40, 640, 1000, 1000]);
+    }
+}

@@ -1,0 +1,180 @@
+//! The directory of one agent's memory: one small file, replaced whole, and the lock that makes it one agent's.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use shared::identifiers::BundleName;
+use thiserror::Error;
+
+use crate::durable_file::write_atomically;
+use crate::node_state::{FORMAT, NodeState};
+
+const STATE_FILE: &str = "state.json";
+const AGENT_LOCK: &str = "agent.lock";
+
+/// A state directory that cannot be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// Another agent lives in it.
+    #[error("another agent is running with state directory `{}`", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory or a file in it cannot be used.
+    #[error("state file `{}` cannot be used", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Written by a newer version.
+    #[error("state file `{}` has format {actual}, this version reads format {FORMAT}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        actual: u32,
+    },
+    /// The directory belongs to another bundle.
+    #[error("state directory `{}` belongs to bundle `{actual}`, not `{expected}`", path.display())]
+    OtherBundle {
+        /// The directory.
+        path: PathBuf,
+        /// The bundle asked for.
+        expected: BundleName,
+        /// The bundle it holds.
+        actual: BundleName,
+    },
+    /// The state cannot be written as JSON.
+    #[error("the node's state cannot be written as JSON")]
+    Encode(#[source] serde_json::Error),
+}
+
+/// The directory of one agent's memory, for as long as that agent lives.
+#[derive(Debug)]
+pub(crate) struct StateDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDirectory {
+    /// Makes the directory where it is missing and takes its lock. Fails at once where another agent holds it; the kernel
+    /// gives it back when that agent ends, however it ends.
+    pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path))?;
+        let lock = path.join(AGENT_LOCK);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock);
+        let file = file.map_err(io_error(&lock))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(StateError::Io { path: lock, source }),
+        }
+    }
+
+    /// Where the events wait that are not yet in the log.
+    pub(crate) fn outbox(&self) -> PathBuf {
+        self.path.join("outbox")
+    }
+
+    /// Reads the node's memory of a bundle; a new one where there is none. A file that cannot be understood is kept
+    /// aside for people and counts as none; one of a newer version is refused.
+    pub(crate) fn load(&self, bundle: &BundleName) -> Result<NodeState, StateError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format: u32,
+        }
+        let path = self.path.join(STATE_FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(NodeState::new(bundle.clone())),
+            Err(source) => return Err(StateError::Io { path, source }),
+        };
+        let state = serde_json::from_slice(&bytes).and_then(|Versioned { format }| {
+            if format == FORMAT { serde_json::from_slice(&bytes).map(Ok) } else { Ok(Err(format)) }
+        });
+        let state: NodeState = match state {
+            Ok(Ok(state)) => state,
+            Ok(Err(actual)) => return Err(StateError::Format { path, actual }),
+            Err(error) => {
+                let aside = self.path.join("state.json.unreadable");
+                tracing::error!(
+                    path = %path.display(), aside = %aside.display(), %error,
+                    "the node's state cannot be read; it is kept aside and the node starts without memory"
+                );
+                fs::rename(&path, &aside).map_err(io_error(&path))?;
+                return Ok(NodeState::new(bundle.clone()));
+            }
+        };
+        if &state.bundle == bundle {
+            return Ok(state);
+        }
+        let (path, expected) = (self.path.clone(), bundle.clone());
+        Err(StateError::OtherBundle { path, expected, actual: state.bundle })
+    }
+
+    /// Replaces the node's memory, durably. Also after somebody deleted the directory.
+    pub(crate) fn save(&self, state: &NodeState) -> Result<(), StateError> {
+        let path = self.path.join(STATE_FILE);
+        let bytes = serde_json::to_vec_pretty(state).map_err(StateError::Encode)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(io_error(&self.path))?;
+        write_atomically(&path, &bytes, 0o600).map_err(io_error(&path))
+    }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::identifiers::Incarnation;
+
+    use super::*;
+
+    fn bundle() -> BundleName {
+        "contracts".parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = StateDirectory::open(&root.path().join("agent")).unwrap();
+        let mut state = directory.load(&bundle()).unwrap();
+        state.activation_epoch = 3;
+        state.position.enter_epoch(Incarnation::from_uuid(uuid::Uuid::from_u128(1)));
+        state.position.applied.insert("latest".parse().unwrap(), 17);
+        directory.save(&state).unwrap();
+        assert_eq!(directory.load(&bundle()).unwrap(), state);
+        let other = directory.load(&"policies".parse().unwrap());
+        assert!(matches!(other, Err(StateError::OtherBundle { .. })));
+    }
+
+    #[test]
+    fn a_second_agent_is_refused_until_the_first_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let first = StateDirectory::open(root.path()).unwrap();
+        let second = StateDirectory::open(root.path()).unwrap_err();
+        assert!(matches!(second, StateError::InUse { .. }));
+        drop(first);
+        assert!(StateDirectory::open(root.path()).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_file_is_kept_aside_and_a_newer_one_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = StateDirectory::open(root.path()).unwrap();
+        fs::write(root.path().join(STATE_FILE), "{").unwrap();
+        assert_eq!(directory.load(&bundle()).unwrap(), NodeState::new(bundle()));
+        assert_eq!(fs::read(root.path().join("state.json.unreadable")).unwrap(), b"{");
+        fs::write(root.path().join(STATE_FILE), "{\"format\":2}").unwrap();
+        assert!(matches!(directory.load(&bundle()), Err(StateError::Format { actual: 2, .. })));
+    }
+}
