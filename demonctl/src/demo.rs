@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
-use shared::daemon::stop_signal;
+use shared::daemon::{ErrorChain, stop_signal};
 use shared::identifiers::NodeName;
 
 use self::progress::{Progress, Stopped};
@@ -74,7 +74,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if error.root_cause().is::<Stopped>() => {
-            note(&format!("demonctl demo: {error:#}; every process it started has ended"));
+            note(&format!("demonctl demo: {}; every process it started has ended", ErrorChain(error.as_ref())));
             Ok(ExitCode::from(130))
         }
         Err(error) => Err(error.context("demo")),

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::Value;
-use shared::daemon::{LogFormat, LogOutput, initialise_log};
+use shared::daemon::{ErrorChain, LogFormat, LogOutput, initialise_log};
 
 /// Bundle distribution on NATS JetStream: push verified bundles to a fleet and replay what happened.
 ///
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
 
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        output::note(&format!("demonctl: {error:#}"));
+        output::note(&format!("demonctl: {}", ErrorChain(error.as_ref())));
         ExitCode::FAILURE
     })
 }

@@ -9,7 +9,7 @@ use clap::Parser as _;
 use publisher::config::{PublisherArguments, PublisherConfig};
 use publisher::progress::Silent;
 use publisher::service::{Patience, PublishService, log_report};
-use shared::daemon::{LogOutput, initialise_log, stop_signal};
+use shared::daemon::{ErrorChain, LogOutput, initialise_log, stop_signal};
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of a command line that cannot be used; clap's own is the same.
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     match start(arguments.print_config, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&mut io::stderr(), &format!("demon-publisher: {error:#}"));
+            say(&mut io::stderr(), &format!("demon-publisher: {}", ErrorChain(error.as_ref())));
             ExitCode::FAILURE
         }
     }

@@ -4,20 +4,21 @@
 //! Every request is bounded in time, and one that the server denies ends at once with a typed error, although the
 //! protocol reports a denial outside the request.
 
+mod failed_attempt;
 mod request;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event};
 use rand::RngExt as _;
 use thiserror::Error;
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
+use self::failed_attempt::explain_outages;
 pub(crate) use self::request::Answers;
 pub use self::request::RequestError;
 use crate::connection_settings::ConnectionSettings;
@@ -117,24 +118,32 @@ impl Connection {
     /// Connects once. Fails at once where nothing answers or the credentials are refused; later losses of the
     /// connection are repaired in the background.
     pub async fn open(settings: &ConnectionSettings) -> Result<Self, ConnectError> {
-        let connection = Self::start(settings, ConnectOptions::new()).await?;
+        let connection = Self::open_once(settings).await?;
         connection.wait_until_connected(CONNECT_TIMEOUT).await;
         Ok(connection)
+    }
+
+    async fn open_once(settings: &ConnectionSettings) -> Result<Self, ConnectError> {
+        Ok(Self::start(settings, ConnectOptions::new()).await?.0)
     }
 
     /// Returns at once and keeps trying in the background for as long as it lives, whatever is wrong; complaints
     /// (refused credentials included) are logged and reach [`Connection::server_faults`].
     /// Only unusable local files are an error.
     pub async fn open_and_retry(settings: &ConnectionSettings) -> Result<Self, ConnectError> {
-        Self::start(settings, ConnectOptions::new().retry_on_initial_connect()).await
+        let (connection, status) = Self::start(settings, ConnectOptions::new().retry_on_initial_connect()).await?;
+        tokio::spawn(explain_outages(settings.clone(), connection.server_faults(), status));
+        Ok(connection)
     }
 
-    async fn start(settings: &ConnectionSettings, options: ConnectOptions) -> Result<Self, ConnectError> {
+    async fn start(
+        settings: &ConnectionSettings,
+        options: ConnectOptions,
+    ) -> Result<(Self, watch::Sender<ConnectionStatus>), ConnectError> {
         let (faults, _) = broadcast::channel(FAULT_CAPACITY);
         let (status_sender, status) =
             watch::channel(ConnectionStatus { state: ConnectionState::Connecting, connects: 0, last_fault: None });
-        let status_sender = Arc::new(status_sender);
-        let fault_sender = faults.clone();
+        let (fault_sender, noted) = (faults.clone(), status_sender.clone());
         let attempted = AtomicBool::new(false);
 
         let mut options = with_login(options, settings)
@@ -155,7 +164,7 @@ impl Connection {
                 }
             })
             .event_callback(move |event| {
-                let (faults, status) = (fault_sender.clone(), Arc::clone(&status_sender));
+                let (faults, status) = (fault_sender.clone(), noted.clone());
                 async move { note(&event, &faults, &status) }
             });
         if let Some(path) = &settings.tls_ca {
@@ -168,21 +177,11 @@ impl Connection {
             options = options.tls_first().require_tls(true);
         }
 
-        let client = options.connect(settings.address.servers()).await.map_err(|source| {
-            let address = settings.address.to_string();
-            match source.kind() {
-                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                    ConnectError::CredentialsRefused { address, user: settings.user.clone() }
-                }
-                ConnectErrorKind::Tls => ConnectError::Tls { address, source },
-                ConnectErrorKind::ServerParse
-                | ConnectErrorKind::Dns
-                | ConnectErrorKind::TimedOut
-                | ConnectErrorKind::Io
-                | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable { address, source },
-            }
-        })?;
-        Ok(Self { client, request_timeout: settings.request_timeout, faults, status })
+        let client = options
+            .connect(settings.address.servers())
+            .await
+            .map_err(|source| failed_attempt::connect_error(source, settings))?;
+        Ok((Self { client, request_timeout: settings.request_timeout, faults, status }, status_sender))
     }
 
     /// Complaints from now on: denied subjects, refused credentials, failed attempts to connect.
