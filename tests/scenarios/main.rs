@@ -11,8 +11,16 @@ mod layout;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
+mod other_readers;
+#[cfg(test)]
+mod permissions;
+#[cfg(test)]
+mod shared_state;
+#[cfg(test)]
 mod stored_events;
 #[cfg(test)]
 mod tampering;
+#[cfg(test)]
+mod transport_security;
 #[cfg(test)]
 mod up;
