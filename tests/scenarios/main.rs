@@ -7,6 +7,8 @@ mod containers;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod event_log;
+#[cfg(test)]
 mod layout;
 #[cfg(test)]
 mod main_job;

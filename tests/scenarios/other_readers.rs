@@ -97,7 +97,7 @@ async fn read_everything(world: &World, wanted: &[Wanted<'_>]) -> Output {
     let login = world.operator_login();
     let releases: Vec<Value> = wanted
         .iter()
-        .map(|Wanted { bundle, tag, kind, source }| json!({"bundle": bundle, "tag": tag, "kind": kind, "source": source}))
+        .map(|wanted| json!({"bundle": wanted.bundle, "tag": wanted.tag, "kind": wanted.kind, "source": wanted.source}))
         .collect();
     let expected = json!({"url": login.url, "user": login.user, "password": login.password, "releases": releases});
     let file = world.directory().join("expected.json");

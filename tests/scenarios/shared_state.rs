@@ -12,7 +12,7 @@ use acceptance::raw_client::RawClient;
 use acceptance::sample_trees::{change_one_contract, contracts};
 use acceptance::stored_log::{StoredMessage, checked_chains, event_log, of_node, text, types_of};
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
-use acceptance::world::{World, both_outputs, finished, succeeded};
+use acceptance::world::{World, succeeded};
 use serde_json::Value;
 use shared::digest::Sha256Digest;
 use tokio::task::JoinHandle;
@@ -114,13 +114,13 @@ async fn a_second_agent_on_one_state_directory_ends_with_one_line_and_the_first_
     let AgentDirectories { cache, state } = agent.directories();
     let elsewhere = world.directory().join("elsewhere/contracts");
     for (node, cache) in [("n1", &cache), ("n2", &elsewhere)] {
-        let mut second = world.agent_command(node);
-        second.arg("--cache").arg(cache).arg("--state-dir").arg(&state);
-        let output = finished(second).await;
-        assert_eq!(output.status.code(), Some(1), "{}", both_outputs(&output));
+        let directories = AgentDirectories { cache: cache.clone(), state: state.clone() };
+        let mut second = world.start_agent_in(node, &format!("second-{node}"), directories);
+        let status = second.process.ended(PATIENCE).await;
+        assert_eq!(status.code(), Some(1), "{status}");
+        // On both outputs: it did nothing before it looked.
         let line = format!("demon-runtime: another agent is running with state directory `{}`\n", state.display());
-        assert_eq!(String::from_utf8_lossy(&output.stderr), line);
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "it did something before it looked");
+        assert_eq!(second.process.log(), line);
     }
     assert!(!elsewhere.exists(), "a refused agent has made a cache");
 
