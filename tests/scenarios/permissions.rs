@@ -175,18 +175,17 @@ async fn without_the_boundary_between_the_accounts_the_same_detours_would_forge_
     let operator = world.raw_operator().await;
     let (own, report) = attempt("n1");
     let chunk = json!({ "next_by_subj": "$O.BUNDLES.C.>", "seq": 1 }).to_string();
-    let mut expected = 0;
-    for (subject, request) in [
+    let requests = [
         (own.as_str(), report),
         ("$JS.API.DIRECT.GET.OBJ_BUNDLES", chunk.into_bytes()),
         ("$JS.API.STREAM.INFO.BUNDLE_EVENTS", Vec::new()),
-    ] {
-        expected += 1;
+    ];
+    for (already, (subject, request)) in requests.into_iter().enumerate() {
         operator.send(subject, Some("bundle.promoted.contracts.channel.detour"), HeaderMap::new(), request).await;
         eventually("the forged event", PATIENCE, async || {
             let log = event_log(&operator).await;
             let forged = log.iter().filter(|message| message.subject.ends_with(".channel.detour")).count();
-            satisfied(forged == expected, || format!("{forged} events are forged, none by way of `{subject}`"))
+            satisfied(forged == already + 1, || format!("{forged} events are forged, none by way of `{subject}`"))
         })
         .await;
     }

@@ -134,13 +134,13 @@ async fn a_server_vouched_for_by_another_authority_is_refused_by_publisher_and_a
     publisher.arg("--tls-ca").arg(other.file());
     refused(
         &finished(once(publisher, "first", &source)).await,
-        &["server `tls://127.0.0.1:", "invalid peer certificate: UnknownIssuer"],
+        &["no TLS connection to server `tls://127.0.0.1:", "invalid peer certificate: UnknownIssuer"],
     );
 
     let mut command = world.agent_command("n1");
     command.env("NATS_TLS_CA", other.file());
     let mut agent = start_agent(&world, command, "n1");
-    waits_and_says(&mut agent, "connecting failed: ").await;
+    waits_and_says(&mut agent, "invalid peer certificate: UnknownIssuer").await;
 
     // The authority alone was wrong.
     let mut publisher = world.publisher();
@@ -157,7 +157,7 @@ async fn a_plain_url_to_a_server_that_speaks_tls_only_is_told_in_one_line() {
     let output = finished(once(at(&plain, &world.publisher(), &world), "first", &source)).await;
     refused(&output, &[&format!("server `{plain}`"), "invalid peer certificate: UnknownIssuer"]);
     let mut agent = start_agent(&world, at(&plain, &world.agent_command("n1"), &world), "n1");
-    waits_and_says(&mut agent, "connecting failed: ").await;
+    waits_and_says(&mut agent, "no TLS connection to server").await;
 }
 
 #[tokio::test]
