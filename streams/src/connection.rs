@@ -283,6 +283,10 @@ async fn with_login(options: ConnectOptions, settings: &ConnectionSettings) -> R
 
 fn note(event: &Event, faults: &broadcast::Sender<ServerFault>, status: &watch::Sender<ConnectionStatus>) {
     if let Some(fault) = ServerFault::of(event) {
+        // One for each dropped message: said once, or a flood of messages becomes a flood of lines.
+        if fault == ServerFault::SlowReader && status.borrow().last_fault.as_ref() == Some(&fault) {
+            return;
+        }
         match &fault {
             // Whoever sent it gets it as a typed error.
             ServerFault::PermissionDenied { operation: DeniedOperation::Publish, .. } => {
@@ -328,6 +332,21 @@ fn reconnect_delay(attempt: usize, fraction: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_reader_is_told_once_and_again_after_a_reconnect() {
+        let (faults, mut heard) = broadcast::channel(8);
+        let (status, _) =
+            watch::channel(ConnectionStatus { state: ConnectionState::Connecting, connects: 0, last_fault: None });
+        let mut told = || std::iter::from_fn(|| heard.try_recv().ok()).count();
+        for _ in 0..3 {
+            note(&Event::SlowConsumer(1), &faults, &status);
+        }
+        assert_eq!(told(), 1);
+        note(&Event::Connected, &faults, &status);
+        note(&Event::SlowConsumer(1), &faults, &status);
+        assert_eq!(told(), 1);
+    }
 
     #[test]
     fn the_reconnect_delay_grows_to_a_limit_and_is_spread() {

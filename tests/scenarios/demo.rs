@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use acceptance::process::{Process, process_exists, signal_process};
+use acceptance::process::{Process, process_exists, processes_naming, signal_process};
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::workspace_binary::WorkspaceBinary;
 use acceptance::world::{both_outputs, succeeded};
@@ -26,14 +26,7 @@ fn demo(directory: &TempDir) -> Command {
 
 /// Every process whose command line names the directory.
 fn processes_of(directory: &TempDir) -> BTreeSet<u32> {
-    let output = Command::new("ps").args(["-A", "-ww", "-o", "pid=,args="]).output().expect("ps runs");
-    let needle = directory.path().to_str().expect("a path in UTF-8");
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter(|line| line.contains(needle))
-        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-        .filter(|id| process_exists(*id))
-        .collect()
+    processes_naming(directory.path().to_str().expect("a path in UTF-8"))
 }
 
 /// The server's port and process, from the line in which the demo says them.
