@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use shared::daemon::ErrorChain;
-use shared::event_envelope::Source;
 use shared::identifiers::{ActorName, NodeName};
+use shared::source::Source;
 use streams::connection::Connection;
 use streams::connection_settings::ConnectionSettings;
 use streams::embedded_server::{

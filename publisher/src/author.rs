@@ -10,8 +10,8 @@ use chrono::Utc;
 use shared::daemon::ErrorChain;
 use shared::event::BundleEvent;
 use shared::event_chain::EventDraft;
-use shared::event_envelope::Source;
 use shared::identifiers::ActorName;
+use shared::source::Source;
 use streams::event_log::{Appended, EventLog, Expectation};
 use streams::event_writer::{ChainFileError, EventWriter, WriteError, new_event_id};
 

@@ -2,14 +2,12 @@
 //!
 //! Described in `docs/ARCHITECTURE.md`, "Events".
 //!
-//! To add an event: one line in `event_types!`, a data struct, its JSON Schema under
+//! To add an event: one line in `event_type.rs`, its name in `bundle_events!` below, a data struct, its JSON Schema under
 //! `contracts/schemas/`, a golden file under `shared/testdata/events/`. The compiler then points at every
 //! place that must decide about it.
 
 mod node_events;
 mod release_events;
-
-use std::fmt;
 
 use serde_json::Value;
 
@@ -20,49 +18,17 @@ pub use self::release_events::{
     ContinuedEpoch, EpochStarted, GitFacts, Hold, ObjectReference, Promoted, PromotionCause, Published, Trigger,
     Withdrawn,
 };
-use crate::event_envelope::Source;
+use crate::event_type::EventType;
 use crate::identifiers::{BundleName, NodeName, Tag};
+use crate::source::Source;
 use crate::subjects::{EventSubject, Scope};
 
-macro_rules! event_types {
-    ($($(#[$doc:meta])* $variant:ident($data:ident) = $token:literal),+ $(,)?) => {
-        /// Type of an event. Its text form is `bundle.<token>`.
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum EventType {
-            $($(#[$doc])* $variant,)+
-            /// A type this version does not know; kept, counted, never dropped.
-            Other(String),
-        }
-
-        impl EventType {
-            /// Every type this version knows.
-            pub const KNOWN: &[Self] = &[$(Self::$variant),+];
-
-            /// The second token of the event's subject, for example `loaded`.
-            pub fn token(&self) -> &str {
-                match self {
-                    $(Self::$variant => $token,)+
-                    Self::Other(token) => token,
-                }
-            }
-
-            /// The type with this token; `None` if it could not be a token of ours at all.
-            pub fn from_token(token: &str) -> Option<Self> {
-                match token {
-                    $($token => Some(Self::$variant),)+
-                    _ => {
-                        let valid = (1..=64).contains(&token.len())
-                            && token.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-                        valid.then(|| Self::Other(token.to_owned()))
-                    }
-                }
-            }
-        }
-
-        /// One event with its data.
+macro_rules! bundle_events {
+    ($($variant:ident),+ $(,)?) => {
+        /// One event with its data. What each type says stands at [`EventType`].
         #[derive(Debug, Clone, PartialEq)]
         pub enum BundleEvent {
-            $($(#[$doc])* $variant($data),)+
+            $(#[doc = concat!("Data of `EventType::", stringify!($variant), "`.")] $variant($variant),)+
             /// An event whose type or schema version this version does not know.
             Unknown(UnknownEvent),
         }
@@ -93,47 +59,26 @@ macro_rules! event_types {
             }
         }
 
-        $(impl From<$data> for BundleEvent {
-            fn from(data: $data) -> Self {
+        $(impl From<$variant> for BundleEvent {
+            fn from(data: $variant) -> Self {
                 Self::$variant(data)
             }
         })+
     };
 }
 
-event_types! {
-    /// A release is stored whole and verified, and can be fetched.
-    Published(Published) = "published",
-    /// A channel points at a release: the desired state of every node that follows it.
-    Promoted(Promoted) = "promoted",
-    /// A release must never run again.
-    Withdrawn(Withdrawn) = "withdrawn",
-    /// A node begins to fetch a release.
-    RefreshAttempt(RefreshAttempt) = "refresh_attempt",
-    /// A node holds a release, fetched and verified, not yet active.
-    Staged(Staged) = "staged",
-    /// A node switched to a release.
-    Loaded(Loaded) = "loaded",
-    /// A node refused a release whose bytes are not what was announced.
-    VerificationFailed(VerificationFailed) = "verification_failed",
-    /// A node could not fetch a release.
-    DownloadFailed(DownloadFailed) = "download_failed",
-    /// A log begins, or begins again after a restore from backup.
-    EpochStarted(EpochStarted) = "epoch_started",
-}
-
-impl fmt::Display for EventType {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(&format!("bundle.{}", self.token()))
-    }
-}
-
-impl EventType {
-    /// Name of the JSON Schema of the type's data in `contracts/schemas/`, without `.json`.
-    pub fn schema_name(&self) -> String {
-        format!("events.{self}.v1")
-    }
-}
+// The same names as in `EventType`; the compiler notices one that is missing here.
+bundle_events!(
+    Published,
+    Promoted,
+    Withdrawn,
+    RefreshAttempt,
+    Staged,
+    Loaded,
+    VerificationFailed,
+    DownloadFailed,
+    EpochStarted
+);
 
 /// An event this version can keep and show, but not apply.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,22 +147,6 @@ impl BundleEvent {
                 Source::Publisher(_) | Source::Operator(_),
             )
             | (Self::Unknown(_), _) => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_known_type_has_its_own_token() {
-        for event_type in EventType::KNOWN {
-            assert_eq!(EventType::from_token(event_type.token()).as_ref(), Some(event_type));
-        }
-        assert_eq!(EventType::from_token("approved"), Some(EventType::Other("approved".to_owned())));
-        for bad in ["", "A", "a.b", "a b", "*", ">"] {
-            assert_eq!(EventType::from_token(bad), None, "{bad}");
         }
     }
 }

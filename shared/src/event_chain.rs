@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
 use crate::event::BundleEvent;
-use crate::event_envelope::{EnvelopeError, EventEnvelope, Source};
+use crate::event_envelope::{EnvelopeError, EventEnvelope};
 use crate::identifiers::{EventId, Incarnation};
+use crate::source::Source;
 use crate::subjects::EventSubject;
 
 /// An event that waits to be numbered.

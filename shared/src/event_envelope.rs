@@ -3,17 +3,16 @@
 //!
 //! The stored payload is self-contained: what is stored, exported and hashed are the same bytes.
 
-use std::fmt;
-use std::str::FromStr;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::digest::{DigestError, Sha256Digest};
-use crate::event::{BundleEvent, EventType, UnknownEvent};
-use crate::identifiers::{ActorName, EventId, IdentifierError, Incarnation, NodeName};
+use crate::event::{BundleEvent, UnknownEvent};
+use crate::event_type::EventType;
+use crate::identifiers::{EventId, IdentifierError, Incarnation};
+use crate::source::{Source, SourceError};
 use crate::subjects::EventSubject;
 
 /// Content type of a stored event.
@@ -24,45 +23,6 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 pub const MAX_EVENT_BYTES: usize = 32 * 1024;
 
 const SCHEMA_PREFIX: &str = "urn:demon:contracts:";
-
-/// Who wrote an event.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// `/nodes/<name>`
-    Node(NodeName),
-    /// `/publishers/<name>`
-    Publisher(ActorName),
-    /// `/operators/<name>`
-    Operator(ActorName),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self {
-            Self::Node(name) => format!("/nodes/{name}"),
-            Self::Publisher(name) => format!("/publishers/{name}"),
-            Self::Operator(name) => format!("/operators/{name}"),
-        };
-        formatter.pad(&text)
-    }
-}
-
-impl FromStr for Source {
-    type Err = EnvelopeError;
-
-    fn from_str(text: &str) -> Result<Self, EnvelopeError> {
-        let name = |source| EnvelopeError::Name { field: "source", source };
-        if let Some(rest) = text.strip_prefix("/nodes/") {
-            rest.parse().map(Self::Node).map_err(name)
-        } else if let Some(rest) = text.strip_prefix("/publishers/") {
-            rest.parse().map(Self::Publisher).map_err(name)
-        } else if let Some(rest) = text.strip_prefix("/operators/") {
-            rest.parse().map(Self::Operator).map_err(name)
-        } else {
-            Err(EnvelopeError::Field { field: "source", rule: "`/nodes/`, `/publishers/` or `/operators/` and a name" })
-        }
-    }
-}
 
 /// One event in its envelope.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +66,9 @@ pub enum EnvelopeError {
         #[source]
         source: IdentifierError,
     },
+    /// `source` names no source.
+    #[error("envelope field `source` names no source")]
+    Source(#[source] SourceError),
     /// `prevhash` is no digest.
     #[error("envelope field `prevhash` is no digest")]
     Hash(#[source] DigestError),
@@ -209,7 +172,7 @@ impl EventEnvelope {
         }
         Ok(Self {
             id: wire.id.parse().map_err(name("id"))?,
-            source: wire.source.parse()?,
+            source: wire.source.parse().map_err(EnvelopeError::Source)?,
             time,
             incarnation: wire.incarnation.parse().map_err(name("incarnation"))?,
             sequence,

@@ -10,9 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use crate::digest::Sha256Digest;
-use crate::event::{BundleEvent, EventType, Loaded, Promoted, Published};
-use crate::event_envelope::{EventEnvelope, Source};
+use crate::event::{BundleEvent, Loaded, Promoted, Published};
+use crate::event_envelope::EventEnvelope;
+use crate::event_type::EventType;
 use crate::identifiers::{BundleName, ChannelName, Incarnation, NodeName, Tag};
+use crate::source::Source;
 use crate::subjects::EventSubject;
 
 /// One message of the stream, as the fold needs it.

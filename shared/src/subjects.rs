@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::event::EventType;
+use crate::event_type::EventType;
 use crate::identifiers::{BundleName, ChannelName, IdentifierError, NodeName, RESERVED_BUNDLE, Tag};
 
 /// The event stream.

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
-use shared::event::{BundleEvent, EventType};
+use shared::event::BundleEvent;
 use shared::event_envelope::EventEnvelope;
+use shared::event_type::EventType;
 
 fn workspace_path(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use shared::digest::Sha256Digest;
 use shared::event_chain::{EventChain, EventDraft, SealedEvent};
-use shared::event_envelope::{EnvelopeError, Source};
+use shared::event_envelope::EnvelopeError;
 use shared::identifiers::{EventId, Incarnation};
+use shared::source::Source;
 use thiserror::Error;
 use uuid::Uuid;
 

@@ -10,8 +10,8 @@ use async_nats::HeaderMap;
 use serde_json::{Value, json};
 use shared::event::{BundleEvent, FetchStrategy, RefreshAttempt};
 use shared::event_chain::EventChain;
-use shared::event_envelope::Source;
 use shared::identifiers::Incarnation;
+use shared::source::Source;
 use streams::release_store::ReleaseStore;
 
 const HEAD: &str = "bundle.promoted.contracts.channel.latest";

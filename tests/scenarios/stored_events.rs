@@ -11,7 +11,7 @@ use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::{World, succeeded};
 use jsonschema::Validator;
 use serde_json::Value;
-use shared::event::EventType;
+use shared::event_type::EventType;
 use streams::release_store::{ReleaseStore, Tampering};
 
 /// Schema files by the `$id` that events name.

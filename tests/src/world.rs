@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use shared::daemon::ErrorChain;
-use shared::event_envelope::Source;
 use shared::identifiers::NodeName;
+use shared::source::Source;
 use streams::connection::Connection;
 use streams::connection_settings::ConnectionSettings;
 use streams::embedded_server::{Accounts, OPERATOR, PUBLISHER, ServerTls};

@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use shared::digest::Sha256Digest;
 use shared::event_chain::{EventChain, SealedEvent};
-use shared::event_envelope::Source;
 use shared::identifiers::{EventId, NodeName};
+use shared::source::Source;
 use thiserror::Error;
 
 use super::{InFlight, WriterState};

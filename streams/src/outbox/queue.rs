@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shared::digest::Sha256Digest;
 use shared::event_chain::EventDraft;
-use shared::event_envelope::{EnvelopeError, EventEnvelope, Source};
+use shared::event_envelope::{EnvelopeError, EventEnvelope};
 use shared::identifiers::{EventId, Incarnation};
+use shared::source::Source;
 use thiserror::Error;
 use uuid::Uuid;
 

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use shared::digest::Sha256Digest;
 use shared::event::{EpochStarted, FetchStrategy, Hold, PromotionCause, RefreshAttempt, Withdrawn as WithdrawnEvent};
 use shared::event_chain::{EventChain, EventDraft};
-use shared::event_envelope::Source;
 use shared::identifiers::EventId;
+use shared::source::Source;
 use uuid::Uuid;
 
 use super::*;

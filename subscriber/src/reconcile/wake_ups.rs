@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use shared::event::EventType;
+use shared::event_type::EventType;
 use shared::identifiers::Tag;
 use shared::subjects::{EventSubject, Scope, live_wake_ups};
 use streams::connection::{ConnectedAgain, Connection};

@@ -1,0 +1,90 @@
+//! The types of events: one line each.
+
+use std::fmt;
+
+macro_rules! event_types {
+    ($($(#[$doc:meta])* $variant:ident = $token:literal),+ $(,)?) => {
+        /// Type of an event. Its text form is `bundle.<token>`.
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EventType {
+            $($(#[$doc])* $variant,)+
+            /// A type this version does not know; kept, counted, never dropped.
+            Other(String),
+        }
+
+        impl EventType {
+            /// Every type this version knows.
+            pub const KNOWN: &[Self] = &[$(Self::$variant),+];
+
+            /// The second token of the event's subject, for example `loaded`.
+            pub fn token(&self) -> &str {
+                match self {
+                    $(Self::$variant => $token,)+
+                    Self::Other(token) => token,
+                }
+            }
+
+            /// The type with this token; `None` if it could not be a token of ours at all.
+            pub fn from_token(token: &str) -> Option<Self> {
+                match token {
+                    $($token => Some(Self::$variant),)+
+                    _ => {
+                        let valid = (1..=64).contains(&token.len())
+                            && token.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+                        valid.then(|| Self::Other(token.to_owned()))
+                    }
+                }
+            }
+        }
+    };
+}
+
+event_types! {
+    /// A release is stored whole and verified, and can be fetched.
+    Published = "published",
+    /// A channel points at a release: the desired state of every node that follows it.
+    Promoted = "promoted",
+    /// A release must never run again.
+    Withdrawn = "withdrawn",
+    /// A node begins to fetch a release.
+    RefreshAttempt = "refresh_attempt",
+    /// A node holds a release, fetched and verified, not yet active.
+    Staged = "staged",
+    /// A node switched to a release.
+    Loaded = "loaded",
+    /// A node refused a release whose bytes are not what was announced.
+    VerificationFailed = "verification_failed",
+    /// A node could not fetch a release.
+    DownloadFailed = "download_failed",
+    /// A log begins, or begins again after a restore from backup.
+    EpochStarted = "epoch_started",
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&format!("bundle.{}", self.token()))
+    }
+}
+
+impl EventType {
+    /// Name of the JSON Schema of the type's data in `contracts/schemas/`, without `.json`.
+    pub fn schema_name(&self) -> String {
+        format!("events.{self}.v1")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_type_has_its_own_token() {
+        for event_type in EventType::KNOWN {
+            assert_eq!(EventType::from_token(event_type.token()).as_ref(), Some(event_type));
+        }
+        assert_eq!(EventType::from_token("approved"), Some(EventType::Other("approved".to_owned())));
+        for bad in ["", "A", "a.b", "a b", "*", ">"] {
+            assert_eq!(EventType::from_token(bad), None, "{bad}");
+        }
+    }
+}
