@@ -7,7 +7,7 @@ mod directory;
 pub(crate) mod publishing;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use shared::daemon::ErrorChain;
@@ -174,8 +174,7 @@ impl LocalStack {
     /// The commands with which a person looks around, as they can be typed.
     pub(crate) fn commands_to_look_around(&self) -> anyhow::Result<Vec<String>> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let program = program.display();
-        let log = |node: &NodeName| self.directory.node(node).join("agent.log");
+        let program = as_typed(&program);
         let mut lines = vec![
             "Look around, in another terminal:".to_owned(),
             String::new(),
@@ -189,8 +188,9 @@ impl LocalStack {
             "  nats kv ls BUNDLE_NODES".to_owned(),
         ];
         if let Some(node) = self.nodes.first() {
-            lines.push(format!("  tail -f {}", log(node).display()));
-            lines.push(format!("  ls -l {}", self.directory.node(node).join("contracts").display()));
+            let directory = self.directory.node(node);
+            lines.push(format!("  tail -f {}", as_typed(&directory.join("agent.log"))));
+            lines.push(format!("  ls -l {}", as_typed(&directory.join("contracts"))));
         }
         lines.push(String::new());
         Ok(lines)
@@ -216,6 +216,13 @@ impl LocalStack {
         }));
         self.directory.record(&RunRecord { port: self.server.port(), processes })
     }
+}
+
+/// A path as one word of a shell's command line.
+fn as_typed(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+@%".contains(character);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn server_processes(server: &EmbeddedServer) -> Vec<RecordedProcess> {
@@ -251,4 +258,16 @@ fn accounts(directory: &StackDirectory, nodes: &[NodeName]) -> anyhow::Result<Ac
 async fn connect(server: &EmbeddedServer, user: &str, password: &Secret, name: &str) -> anyhow::Result<Connection> {
     let settings = ConnectionSettings::new(server.url().parse()?, name).with_login(user, password.clone());
     Connection::open(&settings).await.with_context(|| format!("cannot connect to the embedded server as `{user}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printed_paths_survive_a_shell() {
+        assert_eq!(as_typed(Path::new("/tmp/a-b_c.d/e")), "/tmp/a-b_c.d/e");
+        assert_eq!(as_typed(Path::new("/tmp/my stack")), "'/tmp/my stack'");
+        assert_eq!(as_typed(Path::new("/tmp/it's")), "'/tmp/it'\\''s'");
+    }
 }

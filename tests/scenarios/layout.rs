@@ -177,11 +177,15 @@ async fn remade(operator: &RawClient, stream: &str, config_before: &Value, chang
     for (field, value) in changes.as_object().expect("changes are fields") {
         wanted[field] = value.clone();
     }
+    recreated(operator, stream, &wanted).await;
+    config(operator, stream).await
+}
+
+async fn recreated(operator: &RawClient, stream: &str, wanted: &Value) {
     let answer = operator.api(&format!("STREAM.DELETE.{stream}"), &Value::Null).await;
     assert_eq!(answer["success"], true, "{answer}");
-    let answer = operator.api(&format!("STREAM.CREATE.{stream}"), &wanted).await;
-    assert_eq!(answer["error"], Value::Null, "{stream} with {changes}: {answer}");
-    config(operator, stream).await
+    let answer = operator.api(&format!("STREAM.CREATE.{stream}"), wanted).await;
+    assert_eq!(answer["error"], Value::Null, "{wanted}: {answer}");
 }
 
 async fn configs(operator: &RawClient) -> Vec<Value> {
