@@ -21,9 +21,14 @@ use crate::server_fault::ServerFault;
 pub(super) fn connect_error(source: AttemptError, settings: &ConnectionSettings) -> ConnectError {
     let address = settings.address.to_string();
     match source.kind() {
-        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+        ConnectErrorKind::AuthorizationViolation => {
             ConnectError::CredentialsRefused { address, user: settings.user.clone() }
         }
+        // Signing failed on this side, before the server was asked: the file holds no usable seed.
+        ConnectErrorKind::Authentication => match settings.credentials.as_ref().or(settings.nkey.as_ref()) {
+            Some(path) => ConnectError::CredentialsFile { path: path.clone(), source: io::Error::other(source) },
+            None => ConnectError::CredentialsRefused { address, user: settings.user.clone() },
+        },
         ConnectErrorKind::Tls => ConnectError::Tls { address, source },
         ConnectErrorKind::Io if is_tls(&source) => ConnectError::Tls { address, source },
         ConnectErrorKind::ServerParse
@@ -88,5 +93,24 @@ pub(super) async fn explain_outages(
             // It is back, and the client will notice too.
             Ok(connection) => connection.drain().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_that_cannot_sign_is_the_files_fault_and_not_the_servers() {
+        let mut settings = ConnectionSettings::new("nats://host".parse().unwrap(), "test");
+        let failed = |settings: &ConnectionSettings, kind| connect_error(AttemptError::new(kind), settings);
+        let refused = failed(&settings, ConnectErrorKind::AuthorizationViolation);
+        assert!(matches!(refused, ConnectError::CredentialsRefused { .. }));
+
+        settings.nkey = Some("seed.txt".into());
+        let error = failed(&settings, ConnectErrorKind::Authentication);
+        assert_eq!(error.to_string(), "credentials file `seed.txt` cannot be used");
+        let refused = failed(&settings, ConnectErrorKind::AuthorizationViolation);
+        assert!(matches!(refused, ConnectError::CredentialsRefused { .. }));
     }
 }
