@@ -60,6 +60,8 @@ pub(crate) fn activate(cache: &Cache, lock: &CacheLock, release: &VerifiedReleas
     if !says_to_be(&home, &id_of(release.release())) {
         return Err(ActivationError::Gone { path: home });
     }
+    // Links that lead through `current` come first, so that no instant shows a current release without them.
+    place_flat_view(cache, lock, release.release())?;
     match cache.current()? {
         Current::Release(old) if &old == tag => {}
         Current::Release(old) => {
@@ -75,24 +77,36 @@ pub(crate) fn activate(cache: &Cache, lock: &CacheLock, release: &VerifiedReleas
 /// Places or removes what is missing or wrong in the flat view of the current release, and rewrites its checksum
 /// file where the cache was moved since. Changes nothing where all is well.
 pub(crate) fn repair_flat_view(cache: &Cache, lock: &CacheLock, release: &Release) -> Result<(), ActivationError> {
-    let home = cache.release(release.tag());
-    let line = checksum_line(release, &home);
-    if let Some(line) = &line {
-        let path = home.join(CHECKSUM_FILE);
-        if fs::read(&path).ok().as_ref() != Some(line) {
-            write_atomically(&path, line, 0o444).map_err(|source| ActivationError::Link { path, source })?;
-        }
+    if place_flat_view(cache, lock, release)? {
+        return Ok(());
     }
     for (name, target) in FLAT_VIEW {
         let path = cache.root().join(name);
-        let leads_there = fs::read_link(&path).is_ok_and(|found| found == Path::new(target));
-        if line.is_some() && !leads_there {
-            place_link(cache, lock, name, target)?;
-        } else if line.is_none() && leads_there {
+        if leads_to(&path, target) {
             remove_file_if_present(&path).map_err(|source| ActivationError::Link { path, source })?;
         }
     }
     Ok(())
+}
+
+/// Places what is missing of a release's flat view, and its checksum file. Says whether the release has one at all.
+fn place_flat_view(cache: &Cache, lock: &CacheLock, release: &Release) -> Result<bool, ActivationError> {
+    let home = cache.release(release.tag());
+    let Some(line) = checksum_line(release, &home) else { return Ok(false) };
+    let path = home.join(CHECKSUM_FILE);
+    if fs::read(&path).ok().as_ref() != Some(&line) {
+        write_atomically(&path, &line, 0o444).map_err(|source| ActivationError::Link { path, source })?;
+    }
+    for (name, target) in FLAT_VIEW {
+        if !leads_to(&cache.root().join(name), target) {
+            place_link(cache, lock, name, target)?;
+        }
+    }
+    Ok(true)
+}
+
+fn leads_to(link: &Path, target: &str) -> bool {
+    fs::read_link(link).is_ok_and(|found| found == Path::new(target))
 }
 
 fn target_of(release: &Release) -> String {

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use acceptance::agent::Agent;
+use acceptance::agent::{Agent, AgentDirectories};
 use acceptance::process::Process;
 use acceptance::sample_trees::{change_one_contract, contracts, plain};
 use acceptance::stored_log::{EVENT_STREAM, NODE_TABLE_STREAM, RELEASE_STREAM, event_log, of_node, types_of};
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
-use acceptance::world::{World, finished, succeeded};
+use acceptance::world::{World, both_outputs, finished, succeeded};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -33,12 +33,45 @@ fn content(agent: &Agent) -> BTreeMap<String, Vec<u8>> {
     agent.files()
 }
 
-/// Both documented ways to check the digest: inside the cache, and from outside.
-async fn checksums_hold(cache: &Path) {
-    for (directory, file) in [(cache.to_owned(), "bundle.sha256".into()), ("/".into(), cache.join("bundle.sha256"))] {
-        let mut command = Command::new("sha256sum");
-        command.arg("--check").arg(file).current_dir(directory);
-        succeeded(command).await;
+/// Both documented ways to check the digest: inside the cache, and from its parent.
+async fn checksums_hold(agent: &Agent, tag: &str) {
+    agent.flat_view_leads_to(tag).await;
+    for (directory, file) in documented_checks(agent.cache()) {
+        succeeded(checksum_command(&directory, &file)).await;
+    }
+}
+
+fn documented_checks(cache: &Path) -> [(PathBuf, PathBuf); 2] {
+    let parent = cache.parent().expect("a cache lies in a directory");
+    let name = cache.file_name().expect("a cache has a name");
+    [(cache.to_owned(), "bundle.sha256".into()), (parent.to_owned(), Path::new(name).join("bundle.sha256"))]
+}
+
+fn checksum_command(directory: &Path, file: &Path) -> Command {
+    let mut command = Command::new("sha256sum");
+    command.arg("--check").arg(file).current_dir(directory);
+    command
+}
+
+#[tokio::test]
+async fn the_documented_checksum_commands_notice_one_altered_byte() {
+    let world = World::start(&["n1"]).await;
+    let tag = publish(&world, "contracts", &contracts(world.directory())).await;
+    let mut agent = world.start_agent("n1");
+    agent.switched_to(&tag).await;
+    checksums_hold(&agent, &tag).await;
+    agent.process.kill();
+
+    let bundle = agent.cache().join("current/files/bundle.json").canonicalize().expect("the release has it");
+    let mut altered = fs::read(&bundle).expect("the file can be read");
+    *altered.last_mut().expect("the file is not empty") = b' ';
+    // Released files are not writable; whoever owns the directory can still put another in the place of one.
+    fs::remove_file(&bundle).expect("its owner may delete it");
+    fs::write(&bundle, altered).expect("its owner may write there");
+    for (directory, file) in documented_checks(agent.cache()) {
+        let output = finished(checksum_command(&directory, &file)).await;
+        assert_eq!(output.status.code(), Some(1), "{}", both_outputs(&output));
+        assert!(both_outputs(&output).contains("FAILED"), "{}", both_outputs(&output));
     }
 }
 
@@ -50,12 +83,12 @@ async fn a_directory_goes_in_and_every_agent_switches_to_it_and_to_its_next_rele
     let mut agents = [world.start_agent("n1"), world.start_agent("n2")];
     for agent in &mut agents {
         agent.switched_to(&first).await;
+        checksums_hold(agent, &first).await;
         let files = content(agent);
         assert_eq!(files.keys().collect::<Vec<_>>(), ["bundle.json", "bundle.sha256", "manifest.json"]);
         let bundle: Value = serde_json::from_slice(&files["bundle.json"]).expect("JSON");
         assert!(bundle["schemas"]["approval.requested.v1.json"].is_string(), "{bundle}");
         assert_eq!(fs::read(agent.cache().join("bundle.json")).expect("the flat view"), files["bundle.json"]);
-        checksums_hold(agent.cache()).await;
     }
 
     change_one_contract(&source, "second");
@@ -64,7 +97,7 @@ async fn a_directory_goes_in_and_every_agent_switches_to_it_and_to_its_next_rele
     for agent in &mut agents {
         agent.switched_to(&second).await;
         assert!(String::from_utf8_lossy(&content(agent)["bundle.json"]).contains("second"));
-        checksums_hold(agent.cache()).await;
+        checksums_hold(agent, &second).await;
         assert!(agent.cache().join("releases").join(&first).is_dir(), "the previous good release is kept");
     }
 
@@ -96,7 +129,7 @@ async fn any_directory_travels_with_its_modes_and_names() {
     let tag = publish(&world, "policies", &source).await;
     let mut command = world.agent_command("n1");
     command.args(["--bundle", "policies"]);
-    let directories = acceptance::agent::AgentDirectories::below(world.directory(), "n1");
+    let directories = AgentDirectories::below(world.directory(), "n1");
     let mut agent = Agent::start("n1", command, directories, world.directory());
     agent.switched_to(&tag).await;
     let files = content(&agent);
@@ -130,16 +163,24 @@ async fn publishing_the_same_content_again_adds_nothing_to_the_log() {
 #[tokio::test]
 async fn a_hangup_makes_an_agent_look_now() {
     let world = World::start(&["n1"]).await;
-    // An agent without live messages that would look again in an hour.
-    let mut command = world.agent_command("n1");
-    command.args(["--interval", "3600s"]);
-    let directories = acceptance::agent::AgentDirectories::below(world.directory(), "n1");
-    let mut agent = Agent::start("n1", command, directories, world.directory());
-    agent.process.log_line("its start", PATIENCE, |line| line.contains("agent starts")).await;
     let tag = publish(&world, "contracts", &contracts(world.directory())).await;
+    // By itself it would look again in an hour, and no news wakes it.
+    let mut command = world.agent_command("n1");
+    command.args(["--interval", "60m"]);
+    let directories = AgentDirectories::below(world.directory(), "n1");
+    let mut agent = Agent::start("n1", command, directories, world.directory());
+    agent.switched_to(&tag).await;
+    let operator = world.raw_operator().await;
+    eventually("its last word about the release", PATIENCE, async || {
+        let loaded = of_node(&event_log(&operator).await, "bundle.loaded", "n1").len();
+        satisfied(loaded == 1, || format!("{loaded} switches are in the log"))
+    })
+    .await;
+
+    fs::remove_dir_all(agent.cache()).expect("its owner may delete it");
     agent.process.signal(Signal::HUP);
     agent.switched_to(&tag).await;
-    agent.process.log_line("the signal", PATIENCE, |line| line.contains("SIGHUP")).await;
+    checksums_hold(&agent, &tag).await;
 }
 
 #[tokio::test]
@@ -179,7 +220,7 @@ async fn an_agent_killed_again_and_again_converges_and_its_numbers_have_no_gap()
         agent = world.start_agent_in("n1", &format!("n1-{round}"), directories);
     }
     agent.switched_to(&tag).await;
-    checksums_hold(agent.cache()).await;
+    checksums_hold(&agent, &tag).await;
     let operator = world.raw_operator().await;
     eventually("the last switch in the log", PATIENCE, async || {
         let log = event_log(&operator).await;
@@ -230,7 +271,7 @@ async fn a_source_that_breaks_the_rules_is_refused_with_the_path_and_nothing_is_
     command.args(["--once", "--bundle", "policies"]).arg("--source").arg(&source);
     let output = finished(command).await;
     assert_eq!(output.status.code(), Some(1));
-    let text = acceptance::world::both_outputs(&output);
+    let text = both_outputs(&output);
     assert!(text.contains("config/link"), "{text}");
     let operator = world.raw_operator().await;
     assert_eq!(operator.stream_state(EVENT_STREAM).await.last_sequence, before);

@@ -9,11 +9,12 @@ use acceptance::world::World;
 use serde_json::Value;
 use streams::release_store::{ReleaseStore, Tampering};
 
+/// Fields end in this order: the agents before the directory that they write into.
 struct Fleet {
-    world: World,
+    agents: Vec<Agent>,
     store: ReleaseStore,
     operator: RawClient,
-    agents: Vec<Agent>,
+    world: World,
 }
 
 impl Fleet {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use acceptance::process::{Process, process_exists};
+use acceptance::process::{Process, process_exists, wait_until_gone};
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::workspace_binary::WorkspaceBinary;
 use acceptance::world::{both_outputs, finished, succeeded};
@@ -22,21 +22,37 @@ fn up(data: &Path) -> Command {
     command
 }
 
-/// A stack that has come up; the URL it prints; every process it records.
-async fn started(name: &str, directory: &TempDir, data: &Path) -> (Process, String, Vec<u32>) {
-    let mut stack = Process::start(name, up(data), directory.path());
+/// A stack that has come up.
+struct Stack {
+    process: Process,
+    /// The URL it prints.
+    url: String,
+    /// Every process it records.
+    recorded: Vec<u32>,
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // Its children end a moment after it, and write into the directory until then.
+        self.process.kill();
+        self.recorded.iter().for_each(|id| wait_until_gone(*id));
+    }
+}
+
+async fn started(name: &str, directory: &TempDir, data: &Path) -> Stack {
+    let mut process = Process::start(name, up(data), directory.path());
     let is_url = |line: &str| line.trim().starts_with("export NATS_URL=");
-    let url = stack.log_line("the URL", PATIENCE, is_url).await;
+    let url = process.log_line("the URL", PATIENCE, is_url).await;
     let url = url.trim().trim_start_matches("export NATS_URL=").to_owned();
-    stack.log_line("the last line", PATIENCE, |line| line.starts_with("Runs until Ctrl-C")).await;
+    process.log_line("the last line", PATIENCE, |line| line.starts_with("Runs until Ctrl-C")).await;
     let record = std::fs::read(data.join("processes.json")).expect("the processes are recorded");
     let record: Value = serde_json::from_slice(&record).expect("JSON");
-    let processes = record["processes"].as_array().expect("a list");
-    let processes = processes
+    let recorded = record["processes"].as_array().expect("a list");
+    let recorded = recorded
         .iter()
         .map(|process| u32::try_from(process["process_id"].as_u64().expect("a number")).expect("a process id"))
         .collect();
-    (stack, url, processes)
+    Stack { process, url, recorded }
 }
 
 async fn demonctl(url: &str, arguments: &[&str]) -> Value {
@@ -71,46 +87,47 @@ fn setup() -> (TempDir, PathBuf) {
 #[tokio::test]
 async fn data_port_and_passwords_are_kept_also_after_a_kill() {
     let (directory, data) = setup();
-    let (mut stack, first_url, processes) = started("first", &directory, &data).await;
-    both_nodes_run_something(&first_url).await;
-    let events = demonctl(&first_url, &["events", "list"]).await;
-    stack.kill();
+    let mut first = started("first", &directory, &data).await;
+    both_nodes_run_something(&first.url).await;
+    let events = demonctl(&first.url, &["events", "list"]).await;
+    first.process.kill();
     // At once: what the killed run left behind is waited for.
-    let (mut stack, second_url, more) = started("second", &directory, &data).await;
-    assert_eq!(first_url, second_url, "port and password are the same");
-    all_gone(&processes).await;
-    let events_now = demonctl(&second_url, &["events", "list"]).await;
+    let mut second = started("second", &directory, &data).await;
+    assert_eq!(first.url, second.url, "port and password are the same");
+    all_gone(&first.recorded).await;
+    let events_now = demonctl(&second.url, &["events", "list"]).await;
     let (before, now) = (events.as_array().expect("rows"), events_now.as_array().expect("rows"));
     assert_eq!(before.as_slice(), &now[..before.len()], "the log begins as it did");
-    assert!(stack.log().contains("contracts are unchanged since "), "{}", stack.log());
+    let log = second.process.log();
+    assert!(log.contains("contracts are unchanged since "), "{log}");
 
-    stack.signal(Signal::TERM);
-    let status = stack.ended(PATIENCE).await;
+    second.process.signal(Signal::TERM);
+    let status = second.process.ended(PATIENCE).await;
     assert!(status.success(), "{status}");
-    all_gone(&more).await;
-    let (_stack, third_url, _) = started("third", &directory, &data).await;
-    assert_eq!(first_url, third_url);
-    both_nodes_run_something(&third_url).await;
+    all_gone(&second.recorded).await;
+    let third = started("third", &directory, &data).await;
+    assert_eq!(first.url, third.url);
+    both_nodes_run_something(&third.url).await;
 }
 
 #[tokio::test]
 async fn a_second_stack_on_the_same_data_gets_one_clear_line() {
     let (directory, data) = setup();
-    let (_stack, url, _) = started("first", &directory, &data).await;
+    let first = started("first", &directory, &data).await;
     let output = finished(up(&data)).await;
     assert_eq!(output.status.code(), Some(1));
     let text = both_outputs(&output);
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("another stack runs in"), "{text}");
-    both_nodes_run_something(&url).await;
+    both_nodes_run_something(&first.url).await;
 }
 
 #[tokio::test]
 async fn passwords_are_readable_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let (directory, data) = setup();
-    let (_stack, url, _) = started("stack", &directory, &data).await;
-    let password = url.split(['/', ':', '@']).nth(4).expect("a password in the URL").to_owned();
+    let stack = started("stack", &directory, &data).await;
+    let password = stack.url.split(['/', ':', '@']).nth(4).expect("a password in the URL").to_owned();
     let mut holding = 0;
     let mut directories = vec![data];
     while let Some(directory) = directories.pop() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::Process;
-use crate::waiting::{PATIENCE, eventually};
+use crate::waiting::{PATIENCE, eventually, satisfied};
 
 /// One agent and the directories it was given.
 #[derive(Debug)]
@@ -53,6 +53,22 @@ impl Agent {
             Some(active) => Err(format!("it runs {active}")),
             None if self.process.runs() => Err("it runs nothing yet".to_owned()),
             None => Err("it has ended".to_owned()),
+        })
+        .await;
+    }
+
+    /// Waits until the names directly in the cache lead to the release. In an empty cache they are placed just after
+    /// the switch.
+    pub async fn flat_view_leads_to(&self, tag: &str) {
+        let what = format!("the flat view of `{}` to lead to {tag}", self.process.name());
+        let release = self.cache.join("releases").join(tag);
+        eventually(&what, PATIENCE, async || {
+            for name in ["bundle.json", "manifest.json", "bundle.sha256"] {
+                let file = fs::canonicalize(self.cache.join(name)).map_err(|error| format!("`{name}`: {error}"))?;
+                let release = fs::canonicalize(&release).map_err(|error| error.to_string())?;
+                satisfied(file.starts_with(release), || format!("`{name}` leads to `{}`", file.display()))?;
+            }
+            Ok(())
         })
         .await;
     }

@@ -5,11 +5,16 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::waiting::eventually;
+
+/// How long a killed process may take to be gone before its directory is removed under it.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
+/// Nobody tells when the child of another process is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A process whose output goes to a file that is shown when the test fails.
 #[derive(Debug)]
@@ -126,6 +131,28 @@ pub fn process_exists(id: u32) -> bool {
 /// Sends a signal to a process that is not a child of ours.
 pub fn signal_process(id: u32, signal: Signal) {
     kill_process(pid(id), signal).unwrap_or_else(|error| panic!("process {id} takes no signal: {error}"));
+}
+
+/// Lets a stopped process go on, where it still exists.
+pub fn continue_process(id: u32) {
+    // Killed meanwhile: there is nothing to go on.
+    let _ = kill_process(pid(id), Signal::CONT);
+}
+
+/// Kills a process that is not a child of ours, where it still runs, and waits until it is gone.
+pub fn kill_process_and_wait(id: u32) {
+    // Gone already is as good.
+    let _ = kill_process(pid(id), Signal::KILL);
+    wait_until_gone(id);
+}
+
+/// Waits, for a bounded time, until a process that was told to end is gone: for the end of a test, when the directory
+/// is about to be removed into which the process writes. Blocks, and never panics.
+pub fn wait_until_gone(id: u32) {
+    let deadline = Instant::now() + GONE_LIMIT;
+    while process_exists(id) && Instant::now() < deadline {
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 fn pid(id: u32) -> Pid {

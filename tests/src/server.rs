@@ -7,7 +7,7 @@ use streams::embedded_server::{BinarySearch, EmbeddedServer, EmbeddedServerOptio
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use crate::process::{process_exists, signal_process};
+use crate::process::{continue_process, kill_process_and_wait, signal_process};
 use crate::reserved_port::ReservedPort;
 use crate::workspace_binary::WorkspaceBinary;
 
@@ -105,9 +105,7 @@ pub struct Paused {
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        if process_exists(self.id) {
-            signal_process(self.id, Signal::CONT);
-        }
+        continue_process(self.id);
     }
 }
 
@@ -122,10 +120,7 @@ impl Drop for Server {
             }
         }
         // The store is about to be removed, so nothing may write to it any more. Its supervisor ends with it.
-        let id = running.pid();
-        if process_exists(id) {
-            signal_process(id, Signal::KILL);
-        }
+        kill_process_and_wait(running.pid());
     }
 }
 
