@@ -24,7 +24,7 @@ impl Fleet {
         let store = ReleaseStore::new(world.operator().await);
         let operator = world.raw_operator().await;
         let agents = vec![world.start_agent("n1"), world.start_agent("n2")];
-        let mut fleet = Self { world, store, operator, agents };
+        let mut fleet = Self { agents, store, operator, world };
         let good = fleet.stored("good").await;
         fleet.announced_and_promoted(&good).await;
         for agent in &mut fleet.agents {
