@@ -1,9 +1,12 @@
 //! `demonctl`: the operator's command line.
 //!
 //! This file holds the command tree and the exit codes and nothing else; a folder or file for each noun does
-//! the work. Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 130 and 143 stopped by Ctrl-C or SIGTERM.
+//! the work. Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 3 done but not every node
+//! followed in time (`--wait`), 130 and 143 stopped by Ctrl-C or SIGTERM.
 
+mod bundle;
 mod channel;
+mod contracts;
 mod demo;
 mod event_text;
 mod events;
@@ -12,6 +15,7 @@ mod history_follower;
 mod operator;
 mod output;
 mod parent_watch;
+mod release;
 mod run_agent;
 mod stack;
 mod supervise;
@@ -31,7 +35,8 @@ use shared::daemon::{ErrorChain, LogFormat, LogOutput, initialise_log};
     name = "demonctl",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 130 or 143 stopped by a signal.\n\
+    after_help = "Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 3 done but not every node\n\
+                  followed in time (--wait), 130 or 143 stopped by a signal.\n\
                   Logs go to standard error, filtered by RUST_LOG (default: warn)."
 )]
 struct CommandLine {
@@ -51,7 +56,16 @@ enum Command {
     /// Read the log of everything that happened.
     #[command(subcommand)]
     Events(events::EventsCommand),
-    /// Look at channels: which release they point at.
+    /// Publish, fetch and check contract bundles.
+    #[command(subcommand)]
+    Contracts(contracts::ContractsCommand),
+    /// Publish, fetch and compare releases of any bundle.
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
+    /// Withdraw releases.
+    #[command(subcommand)]
+    Release(release::ReleaseCommand),
+    /// Look at channels and move them: which release they point at.
     #[command(subcommand)]
     Channel(channel::ChannelCommand),
     /// Look at the fleet: what runs where.
@@ -72,6 +86,9 @@ impl Command {
             Self::Demo(arguments) => Ok(arguments.settings()),
             Self::Up(arguments) => arguments.settings(),
             Self::Events(command) => command.settings(),
+            Self::Contracts(command) => command.settings(),
+            Self::Bundle(command) => command.settings(),
+            Self::Release(command) => command.settings(),
             Self::Channel(command) => command.settings(),
             Self::Fleet(command) => command.settings(),
             Self::Supervise(_) | Self::RunAgent(_) => Ok(Value::Null),
@@ -94,6 +111,9 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => in_runtime(demo::run(arguments)),
         Command::Up(arguments) => in_runtime(up::run(arguments)),
         Command::Events(command) => in_runtime(events::run(command)),
+        Command::Contracts(command) => in_runtime(contracts::run(command)),
+        Command::Bundle(command) => in_runtime(bundle::run(command)),
+        Command::Release(command) => in_runtime(release::run(command)),
         Command::Channel(command) => in_runtime(channel::run(command)),
         Command::Fleet(command) => in_runtime(fleet::run(command)),
     })
