@@ -312,7 +312,10 @@ fn types<'a>(position: &Position<'a>, from: &Conjunction<'a>, to: &Conjunction<'
     let known = from.types();
     let possible: BTreeSet<&str> = match from.listed() {
         // Only what was listed could come.
-        Some(listed) => listed.into_iter().map(type_of).collect(),
+        Some(listed) => {
+            let types = listed.into_iter().map(type_of);
+            types.filter(|name| known.as_ref().is_none_or(|known| allows(known, name))).collect()
+        }
         None => known.clone().unwrap_or_else(all_types),
     };
     if possible.iter().any(|name| !allows(&allowed, name)) {
