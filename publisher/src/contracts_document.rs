@@ -9,6 +9,8 @@ pub(crate) mod schema_index;
 mod schemas;
 mod strict_json;
 pub(crate) mod subschemas;
+#[cfg(test)]
+mod tests;
 mod wit;
 
 use std::collections::BTreeMap;
