@@ -246,6 +246,9 @@ impl Exchange<'_> {
         if is_tls(&source) {
             return GitHubError::Tls { host, what, source }.for_good();
         }
+        if !source.is_connect() {
+            return self.broken(source);
+        }
         match self.client.proxy(url) {
             Some(proxy) => GitHubError::Proxy { host, what, proxy, source }.again(None),
             None => GitHubError::Connect { host, what, source }.again(None),

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use futures_util::stream;
 
 const MOST_BODY_BYTES: usize = 256 << 20;
+/// The server writes what it has whenever nothing more comes at once.
+const FLUSH: Duration = Duration::from_millis(50);
 
 /// A fault of an answer.
 #[derive(Debug, Clone)]
@@ -90,8 +92,18 @@ impl Fault {
                 with_length(Body::from_stream(bytes), body.len())
             }
             Self::CutOff => {
-                let pieces = [Ok(body.slice(..body.len() / 2)), Err(io::Error::from(io::ErrorKind::ConnectionReset))];
-                with_length(Body::from_stream(stream::iter(pieces)), body.len())
+                let half = body.slice(..body.len() / 2);
+                let bytes = stream::unfold(Some(half), |half| async move {
+                    match half {
+                        Some(half) => Some((Ok(half), None)),
+                        None => {
+                            // What was sent is on its way by then.
+                            tokio::time::sleep(FLUSH).await;
+                            Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), None))
+                        }
+                    }
+                });
+                with_length(Body::from_stream(bytes), body.len())
             }
             Self::Short => Response::new(Body::from(body.slice(..body.len().saturating_sub(1)))),
             Self::Altered => {
