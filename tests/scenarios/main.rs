@@ -9,6 +9,8 @@ mod demo;
 #[cfg(test)]
 mod event_log;
 #[cfg(test)]
+mod github_source;
+#[cfg(test)]
 mod layout;
 #[cfg(test)]
 mod main_job;
