@@ -20,7 +20,7 @@ use crate::source::{SourceTree, list};
 /// The bundle whose releases have this form.
 pub const CONTRACTS_BUNDLE: &str = "contracts";
 /// Version of the two documents' form.
-const FORM_VERSION: &str = "1.0.0";
+pub const FORM_VERSION: &str = "1.0.0";
 const BUNDLE_FILE: &str = "bundle.json";
 const MANIFEST_FILE: &str = "manifest.json";
 const DIGEST_FILE: &str = "bundle.sha256";
