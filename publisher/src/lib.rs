@@ -23,6 +23,7 @@ pub mod channel_history;
 pub mod config;
 pub mod contracts_bundle;
 pub mod git_facts;
+pub mod github;
 pub mod progress;
 pub mod publish_cycle;
 pub mod release_facts;

@@ -6,10 +6,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
 use chrono::SecondsFormat;
 use clap::{Args, ValueEnum};
 use publisher::contracts_bundle::FORM_VERSION;
+use publisher::github::{GitHubArguments, GitHubReleases, ReleaseSummary};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::daemon::ErrorChain;
@@ -48,6 +48,8 @@ pub(crate) struct ListReleasesArguments {
     /// Bundle with the form of contracts
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME", default_value = "contracts")]
     bundle: BundleName,
+    #[command(flatten)]
+    github: GitHubArguments,
 }
 
 /// Form of the output.
@@ -65,7 +67,7 @@ impl ListReleasesArguments {
     pub(super) fn settings(&self) -> anyhow::Result<Value> {
         Ok(json!({
             "limit": self.limit, "format": self.format, "source": self.source, "bundle": self.bundle,
-            "connection": self.reader.settings()?,
+            "connection": self.reader.settings()?, "github": self.github.settings()?,
         }))
     }
 }
@@ -109,8 +111,17 @@ async fn read(arguments: &ListReleasesArguments) -> anyhow::Result<Vec<Row>> {
             let usable = catalogue.releases.iter().filter(|found| catalogue.withdrawal_of(&found.published).is_none());
             Ok(usable.take(arguments.limit.into()).map(row).collect())
         }
-        ContractsSource::Github => bail!("not built yet"),
+        ContractsSource::Github => {
+            let releases = GitHubReleases::new(&arguments.github.settings()?)?;
+            let found = releases.list(arguments.limit.into()).await?;
+            Ok(found.into_iter().map(github_row).collect())
+        }
     }
+}
+
+fn github_row(release: ReleaseSummary) -> Row {
+    let ReleaseSummary { tag_name, published_at, name } = release;
+    Row { published_at: published_at.unwrap_or_default(), name: name.unwrap_or_else(|| tag_name.clone()), tag_name }
 }
 
 fn row(release: &AnnouncedRelease) -> Row {
