@@ -20,7 +20,7 @@ use crate::source::{SourceTree, list};
 /// The bundle whose releases have this form.
 pub const CONTRACTS_BUNDLE: &str = "contracts";
 /// Version of the two documents' form.
-const FORM_VERSION: &str = "1.0.0";
+pub const FORM_VERSION: &str = "1.0.0";
 pub(crate) const BUNDLE_FILE: &str = "bundle.json";
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 pub(crate) const DIGEST_FILE: &str = "bundle.sha256";
