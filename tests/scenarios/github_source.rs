@@ -133,6 +133,7 @@ async fn releases_are_listed_in_githubs_order_and_form() {
 #[tokio::test]
 async fn a_listing_that_fails_is_empty_and_says_why() {
     let github = github();
+    github.accept_token(TOKEN);
     let operator = Operator::of(&github).with("GH_TOKEN", TOKEN);
     for (fault, expected) in [
         (Fault::status(401), "GH_TOKEN"),
