@@ -8,7 +8,7 @@
 mod decision;
 mod order;
 
-use shared::event::{BundleEvent, Hold, Promoted, PromotionCause};
+use shared::event::{BundleEvent, Hold, Promoted, PromotionCause, Published};
 use shared::identifiers::{BundleName, ChannelName};
 use shared::subjects::EventSubject;
 use streams::event_log::{AppendError, EventLog, ReadError};
@@ -58,6 +58,12 @@ pub async fn move_channel(
     }
 }
 
+/// What an automatic publish of a release would do to a channel with this history, without doing it; `None` where it
+/// would move it.
+pub fn would_be_left_alone(history: &ChannelHistory, release: &Published) -> Option<AutomaticPromotion> {
+    decision::left_alone(history, release)
+}
+
 /// Moves a channel to a release that was just announced, or was announced and never promoted, unless somebody decided
 /// otherwise since. Returns only after the server has confirmed the event. A tag is promoted so at most once.
 pub async fn promote_published(
@@ -65,6 +71,17 @@ pub async fn promote_published(
     author: &mut Author,
     announced: &AnnouncedRelease,
     channel: &ChannelName,
+) -> Result<AutomaticPromotion, MoveError> {
+    promote_published_because(log, author, announced, channel, None).await
+}
+
+/// The same with words for the log.
+pub async fn promote_published_because(
+    log: &EventLog,
+    author: &mut Author,
+    announced: &AnnouncedRelease,
+    channel: &ChannelName,
+    reason: Option<String>,
 ) -> Result<AutomaticPromotion, MoveError> {
     let release = &announced.published;
     settle(log, author, channel).await?;
@@ -75,7 +92,7 @@ pub async fn promote_published(
     let register = ReleaseRegister::read(log, &release.bundle).await.map_err(MoveError::Read)?;
     decision::refuse_withdrawn(&register, release)?;
     let decided = DecidedMove { release, cause: PromotionCause::Publish, hold: Hold::None };
-    match write(log, author, channel, &decided, None, &history).await {
+    match write(log, author, channel, &decided, reason, &history).await {
         Ok(head) => Ok(AutomaticPromotion::Promoted(head)),
         Err(MoveError::LostRace { winner, .. }) if points_at(&winner, release) => {
             Ok(AutomaticPromotion::AlreadyActive(*winner))
