@@ -31,6 +31,7 @@ impl<T: Clone> Given<T> {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own on the command line")]
 pub(crate) struct PublishingArguments {
     #[command(flatten)]
     pub(super) connection: ConnectionArguments,
