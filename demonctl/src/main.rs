@@ -16,6 +16,7 @@ mod operator;
 mod output;
 mod parent_watch;
 mod release;
+mod rollout_wait;
 mod run_agent;
 mod stack;
 mod supervise;
