@@ -31,3 +31,4 @@ pub mod service;
 pub mod source;
 pub mod stored_release;
 pub mod tag;
+pub mod withdrawal;
