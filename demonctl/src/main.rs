@@ -17,6 +17,7 @@ mod output;
 mod parent_watch;
 mod publishing;
 mod release;
+mod rollout_wait;
 mod run_agent;
 mod stack;
 mod supervise;
