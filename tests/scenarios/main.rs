@@ -19,6 +19,10 @@ mod other_readers;
 #[cfg(test)]
 mod permissions;
 #[cfg(test)]
+mod publish_command;
+#[cfg(test)]
+mod publish_hostile_inputs;
+#[cfg(test)]
 mod release_store;
 #[cfg(test)]
 mod shared_state;
