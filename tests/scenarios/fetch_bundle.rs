@@ -207,18 +207,19 @@ async fn altered_objects_and_withdrawn_releases_are_refused_and_the_destination_
     let before = (files_in(&operator.path("validation")), files_in(&operator.path(".demon/contracts")));
     let bad = "contracts-20250922-00000000";
     let release = operator.publish(bad).await;
+    // The archive alone, then its description too.
     for object in release.objects() {
         operator.store.tamper(&object.name, Tampering::RecomputeMeta).await.expect("altered");
-    }
-    for dest in ["validation", "new", ".demon/contracts"] {
-        let refused = shell.fails(&format!("demonctl contracts fetch-bundle --tag {bad} --dest {dest}"), 1).await;
-        let line = refused.lines().last().expect("an error");
-        assert!(line.contains("SHA-256 mismatch: expected ") && line.contains(", got "), "{refused}");
+        for dest in ["validation", "new", ".demon/contracts"] {
+            let refused = shell.fails(&format!("demonctl contracts fetch-bundle --tag {bad} --dest {dest}"), 1).await;
+            let line = refused.lines().last().expect("an error");
+            assert!(line.contains("SHA-256 mismatch: expected ") && line.contains(", got "), "{refused}");
+            assert!(line.contains(&object.name), "{refused}");
+        }
     }
     assert_eq!((files_in(&operator.path("validation")), files_in(&operator.path(".demon/contracts"))), before);
     assert_eq!(names_in(shell.directory()), [".demon", "validation"]);
 
-    operator.world.log().await;
     let withdrawn = operator.publish("contracts-20250923-00000000").await;
     withdrawn.withdrawn(&operator.world.log().await).await;
     let refused = shell.fails("demonctl contracts fetch-bundle --dest validation", 1).await;
