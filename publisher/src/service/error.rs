@@ -1,0 +1,80 @@
+//! Why a publisher cannot start, and why a run did not finish.
+
+use shared::daemon::ErrorChain;
+use streams::connection::ConnectError;
+use streams::epoch::EpochError;
+use streams::event_writer::ChainFileError;
+use streams::layout::LayoutError;
+use thiserror::Error;
+use tokio::task::JoinError;
+
+use crate::build::BuildError;
+use crate::publish_cycle::PublishError;
+
+/// A publisher that cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The state directory cannot be used, or another publisher uses it.
+    #[error("the state directory cannot be used")]
+    State(#[source] ChainFileError),
+    /// There is no connection.
+    #[error("the publisher cannot connect")]
+    Connect(#[source] ConnectError),
+}
+
+/// A run that did not finish.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The server cannot be spoken to at this moment.
+    #[error("the server is not connected{}", because(.last_fault.as_ref()))]
+    NotConnected {
+        /// Its or the network's last complaint.
+        last_fault: Option<String>,
+    },
+    /// Stream, bucket or node table are missing and cannot be made, or are not as declared.
+    #[error("the streams cannot be provisioned")]
+    Layout(#[source] LayoutError),
+    /// The log has no epoch and none can be started.
+    #[error("the log cannot be begun")]
+    Epoch(#[source] EpochError),
+    /// The source cannot be read.
+    #[error("the source cannot be published")]
+    Source(#[source] BuildError),
+    /// Git could not be asked.
+    #[error("asking git was interrupted")]
+    Git(#[source] JoinError),
+    /// The publish did not finish.
+    #[error("the release is not published")]
+    Publish(#[source] Box<PublishError>),
+}
+
+fn because(fault: Option<&String>) -> String {
+    fault.map(|fault| format!(": {fault}")).unwrap_or_default()
+}
+
+/// What whoever asked for a run can do about its failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Nothing but change what is to be published: a rule forbids it.
+    Refused,
+    /// Wait: the server is not there.
+    Unavailable,
+    /// Look for the cause.
+    Failed,
+}
+
+impl RunError {
+    /// What can be done about it.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::NotConnected { .. } => FailureKind::Unavailable,
+            Self::Publish(error) if error.is_refusal() => FailureKind::Refused,
+            Self::Layout(_) | Self::Epoch(_) | Self::Source(_) | Self::Git(_) | Self::Publish(_) => FailureKind::Failed,
+        }
+    }
+
+    /// The whole chain in one line.
+    pub fn in_one_line(&self) -> String {
+        ErrorChain(self).to_string()
+    }
+}
