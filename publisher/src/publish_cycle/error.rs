@@ -1,13 +1,13 @@
 //! Why a publish did not finish.
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use shared::digest::Sha256Digest;
-use shared::identifiers::{ActorName, ChannelName, Tag};
+use shared::identifiers::{ActorName, Tag};
 use streams::event_log::ReadError;
 use streams::event_writer::WriteError;
 use streams::release_store::StoreReadError;
 use thiserror::Error;
 
+use super::gates::FrozenSince;
 use crate::announcement::AnnounceError;
 use crate::build::BuildError;
 use crate::channel::MoveError;
@@ -49,20 +49,8 @@ pub enum PublishError {
         content_digest: Sha256Digest,
     },
     /// The channel is frozen, and the request says that this refuses it. Nothing was stored.
-    #[error(
-        "channel `{channel}` is frozen by `{actor}` since {} at `{tag}`: thaw it, or publish without moving it (--no-promote)",
-        .since.to_rfc3339_opts(SecondsFormat::Secs, true)
-    )]
-    Frozen {
-        /// The channel.
-        channel: ChannelName,
-        /// Where it stands.
-        tag: Tag,
-        /// Who froze it.
-        actor: ActorName,
-        /// Since when.
-        since: DateTime<Utc>,
-    },
+    #[error("{0}: thaw it, or publish without moving it (--no-promote)")]
+    Frozen(FrozenSince),
     /// No tag can be derived.
     #[error("the release has no tag")]
     Tag(#[source] TagError),
