@@ -6,7 +6,10 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod fake_github;
+pub mod forward_proxy;
 pub mod handmade_release;
+pub mod loopback_server;
 pub mod operator_mode;
 pub mod process;
 pub mod publishing;
