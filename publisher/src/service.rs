@@ -5,8 +5,9 @@
 
 mod description;
 mod error;
+mod github_source;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -21,7 +22,8 @@ use streams::release_store::ReleaseStore;
 use tokio::task::spawn_blocking;
 
 pub use self::description::{describe, log_report};
-pub use self::error::{FailureKind, RunError, StartError};
+pub use self::error::{FailureKind, GitHubReleaseError, RunError, StartError};
+use self::github_source::GitHubSource;
 use crate::author::Author;
 use crate::build::read_source;
 use crate::config::{PublisherConfig, SourceConfig};
@@ -85,18 +87,32 @@ pub struct PublishService {
     config: PublisherConfig,
     connection: Connection,
     author: Author,
+    source: ReleaseSource,
     provisioned: bool,
+}
+
+#[derive(Debug)]
+enum ReleaseSource {
+    Directory(PathBuf),
+    GitHub(Box<GitHubSource>),
 }
 
 impl PublishService {
     /// Takes the state directory, which no other publisher may use, and connects.
     pub async fn start(config: PublisherConfig, patience: Patience) -> Result<Self, StartError> {
+        let source = match &config.source {
+            SourceConfig::Directory(directory) => ReleaseSource::Directory(directory.clone()),
+            SourceConfig::GitHub(settings) => {
+                ReleaseSource::GitHub(Box::new(GitHubSource::new(settings).map_err(StartError::GitHub)?))
+            }
+        };
         let author = Author::publisher(config.name.clone(), &config.state_dir).map_err(StartError::State)?;
         let connection = match patience {
             Patience::FailAtOnce => Connection::open(&config.connection).await,
             Patience::KeepTrying => Connection::open_and_retry(&config.connection).await,
         };
-        Ok(Self { connection: connection.map_err(StartError::Connect)?, config, author, provisioned: false })
+        let connection = connection.map_err(StartError::Connect)?;
+        Ok(Self { config, connection, author, source, provisioned: false })
     }
 
     /// The connection.
@@ -117,10 +133,14 @@ impl PublishService {
         }
         let log = EventLog::new(self.connection.clone());
         self.provision(&log).await?;
-        match self.config.source.clone() {
-            SourceConfig::Directory(directory) => {
+        match &mut self.source {
+            ReleaseSource::Directory(directory) => {
+                let directory = directory.clone();
                 let report = self.publish_directory(&log, &directory, order, progress).await?;
                 Ok(RunReport { releases: vec![report] })
+            }
+            ReleaseSource::GitHub(source) => {
+                source.take_over(&log, &mut self.author, &self.config, progress).await
             }
         }
     }

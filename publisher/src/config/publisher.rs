@@ -1,5 +1,6 @@
 //! The options that every way to publish shares: what, as whom, into which channel, through which server.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -11,7 +12,9 @@ use streams::connection_settings::ConnectionSettings;
 
 use super::LogFormatArgument;
 use super::faults::{ConfigFaults, given, shown};
+use crate::contracts_bundle::CONTRACTS_BUNDLE;
 use crate::git_facts::is_commit_sum;
+use crate::github::{GitHubArguments, GitHubSettings};
 
 /// Inbox of a publisher's replies; nodes have one of their own each.
 const INBOX_PREFIX: &str = "_INBOX";
@@ -21,7 +24,11 @@ const MOST_REPLICAS: usize = 5;
 /// What to publish, as whom, and into which channel.
 #[derive(Debug, Clone, Args)]
 pub struct PublisherArguments {
-    /// Directory to publish; everything below it but `.git`
+    /// Where releases come from; from GitHub, each one not yet announced is taken over under its own tag
+    #[arg(long, env = "DEMON_PUBLISHER_SOURCE_KIND", value_name = "KIND", default_value = "directory", value_enum)]
+    pub source_kind: SourceKind,
+
+    /// Directory to publish; everything below it but `.git`. Not read with `--source-kind github`
     #[arg(long, env = "DEMON_PUBLISHER_SOURCE", value_name = "DIRECTORY", default_value = "contracts")]
     pub source: PathBuf,
 
@@ -69,6 +76,10 @@ pub struct PublisherArguments {
     /// How to reach the server.
     #[command(flatten)]
     pub connection: ConnectionArguments,
+
+    /// Where the releases of `--source-kind github` lie.
+    #[command(flatten)]
+    pub github: GitHubArguments,
 }
 
 /// Where releases come from, as an option names it.
@@ -76,6 +87,9 @@ pub struct PublisherArguments {
 pub enum SourceKind {
     /// A directory of this machine: `--source`
     Directory,
+    /// The contract releases of a repository: `--github-repository`
+    #[value(name = "github")]
+    GitHub,
 }
 
 /// Where releases come from.
@@ -84,6 +98,18 @@ pub enum SourceKind {
 pub enum SourceConfig {
     /// This directory, whenever its content changes.
     Directory(PathBuf),
+    /// This repository's contract releases.
+    #[serde(rename = "github")]
+    GitHub(Box<GitHubSettings>),
+}
+
+impl fmt::Display for SourceConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(directory) => write!(formatter, "directory `{}`", directory.display()),
+            Self::GitHub(settings) => write!(formatter, "GitHub repository `{}`", settings.repository),
+        }
+    }
 }
 
 /// Settings of every publisher, each of them checked. Serialising it masks every secret.
@@ -152,11 +178,22 @@ impl PublisherArguments {
     }
 
     fn source(&self, faults: &mut ConfigFaults) -> Option<SourceConfig> {
-        if self.source.is_dir() {
-            return Some(SourceConfig::Directory(self.source.clone()));
+        match self.source_kind {
+            SourceKind::Directory if self.source.is_dir() => Some(SourceConfig::Directory(self.source.clone())),
+            SourceKind::Directory => {
+                let what = if self.source.exists() { "is not a directory" } else { "does not exist" };
+                faults.add("--source (DEMON_PUBLISHER_SOURCE)", format!("`{}` {what}", self.source.display()));
+                None
+            }
+            SourceKind::GitHub => {
+                if self.bundle != CONTRACTS_BUNDLE {
+                    let fault = format!("releases of GitHub are of the bundle `{CONTRACTS_BUNDLE}`");
+                    faults.add("--bundle (DEMON_BUNDLE)", fault);
+                }
+                let settings = self.github.settings();
+                let settings = faults.take("GitHub", settings.map_err(|error| ErrorChain(&error).to_string()))?;
+                Some(SourceConfig::GitHub(Box::new(settings)))
+            }
         }
-        let what = if self.source.exists() { "is not a directory" } else { "does not exist" };
-        faults.add("--source (DEMON_PUBLISHER_SOURCE)", format!("`{}` {what}", self.source.display()));
-        None
     }
 }

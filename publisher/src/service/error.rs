@@ -1,14 +1,19 @@
 //! Why a publisher cannot start, and why a run did not finish.
 
 use shared::daemon::ErrorChain;
+use shared::identifiers::Tag;
+use shared::release_path::PathError;
 use streams::connection::ConnectError;
 use streams::epoch::EpochError;
+use streams::event_log::ReadError;
 use streams::event_writer::ChainFileError;
 use streams::layout::LayoutError;
 use thiserror::Error;
 use tokio::task::JoinError;
 
 use crate::build::BuildError;
+use crate::channel::MoveError;
+use crate::github::GitHubError;
 use crate::publish_cycle::PublishError;
 
 /// A publisher that cannot start.
@@ -20,6 +25,9 @@ pub enum StartError {
     /// There is no connection.
     #[error("the publisher cannot connect")]
     Connect(#[source] ConnectError),
+    /// No request to GitHub can be made.
+    #[error("the source cannot be asked")]
+    GitHub(#[source] GitHubError),
 }
 
 /// A run that did not finish.
@@ -40,12 +48,50 @@ pub enum RunError {
     /// The source cannot be read.
     #[error("the source cannot be published")]
     Source(#[source] BuildError),
+    /// GitHub cannot be asked.
+    #[error("the releases on GitHub cannot be read")]
+    GitHub(#[source] Box<GitHubError>),
+    /// A release on GitHub cannot be taken over. The others were.
+    #[error("release `{tag}` on GitHub is not taken over")]
+    GitHubRelease {
+        /// The release.
+        tag: Tag,
+        /// Why.
+        #[source]
+        source: Box<GitHubReleaseError>,
+    },
+    /// What is announced already cannot be read.
+    #[error("the bundle's releases cannot be read")]
+    Register(#[source] ReadError),
+    /// A release that was announced is not promoted.
+    #[error("release `{tag}` is published but not promoted")]
+    Promote {
+        /// The release.
+        tag: Tag,
+        /// Why.
+        #[source]
+        source: Box<MoveError>,
+    },
     /// Git could not be asked.
     #[error("asking git was interrupted")]
     Git(#[source] JoinError),
     /// The publish did not finish.
     #[error("the release is not published")]
     Publish(#[source] Box<PublishError>),
+}
+
+/// Why one release of GitHub was not taken over.
+#[derive(Debug, Error)]
+pub enum GitHubReleaseError {
+    /// It is listed, but cannot be found or downloaded, or its files do not agree.
+    #[error("it cannot be downloaded")]
+    Download(#[source] GitHubError),
+    /// Its files make no release.
+    #[error("its files make no release")]
+    Content(#[source] PathError),
+    /// The publish did not finish.
+    #[error("it is not published")]
+    Publish(#[source] PublishError),
 }
 
 fn because(fault: Option<&String>) -> String {
@@ -68,8 +114,18 @@ impl RunError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::NotConnected { .. } => FailureKind::Unavailable,
-            Self::Publish(error) if error.is_refusal() => FailureKind::Refused,
-            Self::Layout(_) | Self::Epoch(_) | Self::Source(_) | Self::Git(_) | Self::Publish(_) => FailureKind::Failed,
+            Self::Publish(error) => of_publish(error),
+            Self::GitHubRelease { source, .. } => match &**source {
+                GitHubReleaseError::Publish(error) => of_publish(error),
+                GitHubReleaseError::Download(_) | GitHubReleaseError::Content(_) => FailureKind::Failed,
+            },
+            Self::Layout(_)
+            | Self::Epoch(_)
+            | Self::Source(_)
+            | Self::GitHub(_)
+            | Self::Register(_)
+            | Self::Promote { .. }
+            | Self::Git(_) => FailureKind::Failed,
         }
     }
 
@@ -77,4 +133,13 @@ impl RunError {
     pub fn in_one_line(&self) -> String {
         ErrorChain(self).to_string()
     }
+}
+
+/// Which of its ends a rule decided, whatever is tried.
+fn of_publish(error: &PublishError) -> FailureKind {
+    let refused = matches!(
+        error,
+        PublishError::Withdrawn { .. } | PublishError::TagTaken { .. } | PublishError::Frozen(_)
+    );
+    if refused { FailureKind::Refused } else { FailureKind::Failed }
 }
