@@ -139,9 +139,7 @@ impl PublishService {
                 let report = self.publish_directory(&log, &directory, order, progress).await?;
                 Ok(RunReport { releases: vec![report] })
             }
-            ReleaseSource::GitHub(source) => {
-                source.take_over(&log, &mut self.author, &self.config, progress).await
-            }
+            ReleaseSource::GitHub(source) => source.take_over(&log, &mut self.author, &self.config, progress).await,
         }
     }
 

@@ -10,6 +10,6 @@ mod service_status;
 pub use self::finished_run::{FinishedRun, ReleaseOutcome, RunResult};
 pub use self::publish_loop::{ServeError, serve};
 pub use self::run_queue::{QueuedRun, RunQueue};
-pub use self::service_metrics::{MetricsError, ServiceMetrics};
 pub(crate) use self::service_metrics::count_refused_trigger;
+pub use self::service_metrics::{MetricsError, ServiceMetrics};
 pub use self::service_status::{RunningRun, ScheduleStatus, ServiceStatus, StatusBoard};

@@ -6,9 +6,9 @@ use serde::Serialize;
 use shared::event::Trigger;
 use shared::identifiers::Tag;
 
+use super::TriggerArgument;
 use super::faults::{ConfigFaults, given, shown};
 use super::publisher::{PublisherArguments, PublisherConfig};
-use super::TriggerArgument;
 
 /// Publishes what there is and exits. Unchanged content is no new release, and exit code 0.
 #[derive(Debug, Clone, Args)]
@@ -104,9 +104,10 @@ mod tests {
 
     #[test]
     fn all_faults_are_reported_at_once() {
-        let faults = check(&["--bundle", "log", "--replicas", "0", "--git-sha", "abc", "--tag", "a/b", "--timestamp", "x"])
-            .unwrap_err()
-            .to_string();
+        let faults =
+            check(&["--bundle", "log", "--replicas", "0", "--git-sha", "abc", "--tag", "a/b", "--timestamp", "x"])
+                .unwrap_err()
+                .to_string();
         for option in ["--bundle", "--replicas", "--git-sha", "--tag", "--timestamp"] {
             assert!(faults.contains(option), "{option}: {faults}");
         }

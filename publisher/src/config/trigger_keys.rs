@@ -49,8 +49,11 @@ impl TriggerKeys {
         let mut accepted = false;
         for key in &self.0 {
             let key = Sha256Digest::of(key.expose().as_bytes());
-            let difference =
-                key.as_bytes().iter().zip(offered.as_bytes()).fold(0, |all, (one, other)| black_box(all | (one ^ other)));
+            let difference = key
+                .as_bytes()
+                .iter()
+                .zip(offered.as_bytes())
+                .fold(0, |all, (one, other)| black_box(all | (one ^ other)));
             accepted |= black_box(difference) == 0;
         }
         accepted

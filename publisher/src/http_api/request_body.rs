@@ -23,8 +23,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(body: Body) -> Result<T, Refu
         })?;
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
     serde_json::from_slice(text).map_err(|error| {
-        let status =
-            if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+        let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
         Refusal::new(status, format!("the body is not what is expected: {error}"))
     })
 }

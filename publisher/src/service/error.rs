@@ -137,9 +137,7 @@ impl RunError {
 
 /// Which of its ends a rule decided, whatever is tried.
 fn of_publish(error: &PublishError) -> FailureKind {
-    let refused = matches!(
-        error,
-        PublishError::Withdrawn { .. } | PublishError::TagTaken { .. } | PublishError::Frozen(_)
-    );
+    let refused =
+        matches!(error, PublishError::Withdrawn { .. } | PublishError::TagTaken { .. } | PublishError::Frozen(_));
     if refused { FailureKind::Refused } else { FailureKind::Failed }
 }

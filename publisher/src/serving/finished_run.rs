@@ -105,8 +105,10 @@ impl FinishedRun {
         (started_at, finished_at): (DateTime<Utc>, DateTime<Utc>),
         outcome: &Result<RunReport, RunError>,
     ) -> Self {
-        let releases: Vec<ReleaseOutcome> =
-            outcome.as_ref().map(|report| report.releases.iter().map(ReleaseOutcome::from).collect()).unwrap_or_default();
+        let releases: Vec<ReleaseOutcome> = outcome
+            .as_ref()
+            .map(|report| report.releases.iter().map(ReleaseOutcome::from).collect())
+            .unwrap_or_default();
         let result = match outcome {
             Ok(_) if releases.iter().any(|release| release.announced) => RunResult::Published,
             Ok(_) => RunResult::Unchanged,

@@ -322,4 +322,3 @@ async fn too_late(stop: &CancellationToken) {
     stop.cancelled().await;
     sleep(LAST_RUN).await;
 }
-
