@@ -6,6 +6,7 @@
 
 mod bundle;
 mod channel;
+mod checkout;
 mod contracts;
 mod demo;
 mod event_text;
@@ -15,10 +16,13 @@ mod history_follower;
 mod operator;
 mod output;
 mod parent_watch;
+mod publishing;
 mod release;
+mod rollout_wait;
 mod run_agent;
 mod stack;
 mod supervise;
+mod transfer_progress;
 mod up;
 
 use std::process::ExitCode;

@@ -3,19 +3,33 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
+mod bundle_commands;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod event_log;
 #[cfg(test)]
+mod fetch_bundle;
+#[cfg(test)]
+mod github_source;
+#[cfg(test)]
+mod hostile_releases;
+#[cfg(test)]
 mod layout;
+#[cfg(test)]
+mod local_pin;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
 mod other_readers;
 #[cfg(test)]
 mod permissions;
+#[cfg(test)]
+mod publish_command;
+#[cfg(test)]
+mod publish_hostile_inputs;
 #[cfg(test)]
 mod release_store;
 #[cfg(test)]
