@@ -443,36 +443,39 @@ async fn of_many_who_publish_the_same_at_once_one_announces() {
 async fn a_publish_killed_at_any_moment_is_finished_by_the_next() {
     let world = World::start(&[]).await;
     let operator = world.raw_operator().await;
-    let source = world.subdirectory("policies");
-    let publish = |round: u64| {
-        let mut command = world.demonctl();
-        command.args(["bundle", "publish", "--bundle", "policies", "--actor", "ada", "--output", "json"]);
-        command.args(["--timestamp", "1758434400", "--tag", &format!("v{round}")]).arg(&source);
-        command
+    let source = contracts(world.directory());
+    // The next run is at another time and for another reason: what was begun decides about the release's facts.
+    let begun = ["--timestamp", "2025-09-21T06:00:00Z", "--trigger", "workflow_run"];
+    let finished_by = ["--timestamp", "2025-09-21T07:00:00Z", "--trigger", "local"];
+    let publish = |round: u64, options: &[&str]| {
+        contracts_publish(&world, &source, &[options, &["--tag", &format!("v{round}")]].concat())
+    };
+    let change = |round: u64| {
+        let text: String = noise(400_000, round).iter().map(|byte| format!("{byte:02x}")).collect();
+        change_one_contract(&source, &text);
     };
     // How long a whole publish takes here, so that the kills fall into it and not behind it.
-    let whole = {
-        write(&source.join("module.wasm"), &noise(3_000_000, 0));
-        let begun = Instant::now();
-        succeeded(publish(0)).await;
-        begun.elapsed()
-    };
+    change(0);
+    let start = Instant::now();
+    succeeded(publish(0, &begun)).await;
+    let whole = start.elapsed();
     let mut cut_off = 0;
-    for round in 1..=20 {
-        write(&source.join("module.wasm"), &noise(3_000_000, round));
-        let mut process = Process::start(&format!("publish-{round}"), publish(round), world.directory());
+    for round in 1..=20_u32 {
+        change(round.into());
+        let mut process = Process::start(&format!("publish-{round}"), publish(round.into(), &begun), world.directory());
         // Not a wait for anything: the moment of the kill is what varies.
-        tokio::time::sleep(whole.mul_f64(f64::from(u32::try_from(round).expect("small")) / 20.0)).await;
+        tokio::time::sleep(whole.mul_f64(f64::from(round) / 20.0)).await;
         cut_off += usize::from(process.runs());
         process.kill();
-        let row = document(&succeeded(publish(round)).await);
+        let row = document(&succeeded(publish(round.into(), &finished_by)).await);
         assert_eq!(row["tag"], format!("v{round}"));
         let content = ServerContent::of(&operator).await;
-        let announced = content.on(&format!("bundle.published.policies.release.v{round}"));
+        let announced = content.on(&format!("bundle.published.contracts.release.v{round}"));
         assert_eq!(announced.len(), 1, "round {round}");
-        let heads = content.on("bundle.promoted.policies.channel.latest");
+        assert_eq!(announced[0].data()["tree_digest"], row["tree_digest"], "round {round}");
+        let heads = content.on(HEAD);
         let to_this = heads.iter().filter(|head| head.data()["tag"] == format!("v{round}")).count();
-        assert_eq!((to_this, heads.len()), (1, usize::try_from(round).expect("small") + 1), "round {round}");
+        assert_eq!((to_this, heads.len()), (1, round as usize + 1), "round {round}");
     }
     assert!(cut_off >= 5, "only {cut_off} of 20 runs were cut off: a whole one takes {whole:?}");
 }

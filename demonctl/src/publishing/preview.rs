@@ -9,9 +9,10 @@ use publisher::progress::Progress;
 use publisher::publish_cycle::PublishRequest;
 use publisher::publish_preview::{PublishPreview, preview};
 use shared::identifiers::{ActorName, BundleName, ChannelName, NodeName};
+use shared::subjects::EVENT_STREAM;
 use streams::connection::Connection;
 use streams::event_log::EventLog;
-use streams::layout::{Layout, LayoutLimits, missing};
+use streams::layout::{Layout, LayoutLimits, missing, release_stream};
 use streams::node_table::{NodeEntry, NodeTable};
 use streams::release_store::ReleaseStore;
 use subscriber::node_report::NodeReport;
@@ -32,12 +33,13 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let missing = missing(connection, &Layout::declared(LayoutLimits::default())).await?;
     let (log, bucket) = (EventLog::new(connection.clone()), ReleaseStore::new(connection.clone()));
-    let stores = missing.is_empty().then_some((&log, &bucket));
+    let absent = |wanted: &str| missing.iter().any(|stream| stream == wanted);
+    let stores = (!absent(EVENT_STREAM) && !absent(&release_stream())).then_some((&log, &bucket));
     let preview = preview(stores, actor, content, request, &progress).await?;
     drop(progress);
     let nodes = match (&request.channel, stores) {
         (Some(channel), Some(_)) => nodes(connection, &request.bundle, channel).await?,
-        (None, _) | (_, None) => Vec::new(),
+        (None, _) | (Some(_), _) => Vec::new(),
     };
     note("demonctl: dry run: nothing is written");
     if !missing.is_empty() {
