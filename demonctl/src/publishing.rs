@@ -202,23 +202,23 @@ mod tests {
 
     const SHA: &str = "0658fb8b7c6a59483726150413f2e1d0c9b8a796";
 
-    fn found(tree: TreeState) -> Option<Commit> {
+    fn found(tree: TreeState) -> Commit {
         let facts = GitFacts {
             sha: "1".repeat(40),
             repository: Some("acme/contracts".to_owned()),
             reference: Some("refs/heads/main".to_owned()),
         };
-        Some(Commit { facts, tree })
+        Commit { facts, tree }
     }
 
     #[test]
     fn what_is_given_wins_over_what_git_says() {
-        let decided = decide_commit(found(TreeState::Dirty), Some(SHA.to_owned()), None, None).unwrap().unwrap();
+        let decided = decide_commit(Some(found(TreeState::Dirty)), Some(SHA.to_owned()), None, None).unwrap().unwrap();
         assert_eq!((decided.facts.sha.as_str(), decided.tree), (SHA, TreeState::Clean));
         assert_eq!(decided.facts.repository.as_deref(), Some("acme/contracts"));
 
         let reference = Some("refs/tags/v1".to_owned());
-        let decided = decide_commit(found(TreeState::Dirty), None, None, reference).unwrap().unwrap();
+        let decided = decide_commit(Some(found(TreeState::Dirty)), None, None, reference).unwrap().unwrap();
         assert_eq!(decided.tree, TreeState::Dirty);
         assert_eq!(decided.facts.reference.as_deref(), Some("refs/tags/v1"));
         assert_eq!(decided.facts.sha, "1".repeat(40));

@@ -39,7 +39,7 @@ pub(super) async fn run(
     drop(progress);
     let nodes = match (&request.channel, stores) {
         (Some(channel), Some(_)) => nodes(connection, &request.bundle, channel).await?,
-        (None, _) | (Some(_), _) => Vec::new(),
+        (None | Some(_), _) => Vec::new(),
     };
     note("demonctl: dry run: nothing is written");
     if !missing.is_empty() {
