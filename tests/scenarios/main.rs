@@ -3,6 +3,8 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
+mod channel_moves;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod demo;
@@ -28,3 +30,5 @@ mod tampering;
 mod transport_security;
 #[cfg(test)]
 mod up;
+#[cfg(test)]
+mod withdrawal;
