@@ -10,7 +10,7 @@ use acceptance::operations::{
 };
 use acceptance::sample_trees::{change_one_contract, contracts};
 use acceptance::stored_log::{EVENT_STREAM, RELEASE_STREAM, StoredMessage, event_log, of_node};
-use acceptance::waiting::PATIENCE;
+use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::{World, both_outputs, finished};
 use serde_json::{Value, json};
 use shared::event::{Promoted, Withdrawn};
@@ -239,7 +239,11 @@ async fn a_pinned_node_leaves_a_withdrawn_release_too_and_a_restart_does_not_bri
     let mut agent = start_pinned(&world, "edge-1", "restarted", "c");
     agent.process.log_line("what it keeps", PATIENCE, |line| line.contains("withdrawn")).await;
     assert_eq!(agent.active_tag().as_deref(), Some("a"));
-    assert_eq!(loads(&world, "edge-1").await, ["a", "c", "a"]);
+    eventually("its three switches in the log", PATIENCE, async || {
+        let loads = loads(&world, "edge-1").await;
+        satisfied(loads == ["a", "c", "a"], || format!("{loads:?}"))
+    })
+    .await;
 }
 
 #[tokio::test]
