@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod bundle_commands;
 #[cfg(test)]
+mod channel_moves;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod demo;
@@ -42,3 +44,5 @@ mod tampering;
 mod transport_security;
 #[cfg(test)]
 mod up;
+#[cfg(test)]
+mod withdrawal;
