@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced, not run: gets the three files of a contracts release and takes their digests.
-# Uses the array DEMONCTL (see demonctl.sh).
+# Uses the array DEMONCTL (see demonctl.sh). Reads what a workflow passes on.
 
 # shellcheck disable=SC2034 # used by who sources this
 RELEASE_FILES=(bundle.json manifest.json bundle.sha256)
@@ -28,6 +28,19 @@ release_source() {
     nats | github) printf '%s\n' "$source" ;;
     *)
       echo "DEMON_CONTRACTS_SOURCE is \`$source\`: it is \`nats\` or \`github\`" >&2
+      return 1
+      ;;
+  esac
+}
+
+# truth NAME: `true` or `false` on standard output, of the variable NAME; 1 where it holds neither. An input of a
+# workflow arrives as text, and the text "false" is not set.
+truth() {
+  case ${!1:-} in
+    '' | 0 | [Ff]alse | FALSE | [Nn]o | NO | [Oo]ff | OFF) echo false ;;
+    1 | [Tt]rue | TRUE | [Yy]es | YES | [Oo]n | ON) echo true ;;
+    *)
+      echo "$1 is \`${!1}\`: it is true or false" >&2
       return 1
       ;;
   esac
