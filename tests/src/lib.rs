@@ -6,6 +6,8 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod checkout;
+pub mod contracts_files;
 pub mod handmade_release;
 pub mod operator_mode;
 pub mod process;
@@ -13,6 +15,8 @@ pub mod raw_client;
 pub mod reserved_port;
 pub mod sample_trees;
 pub mod server;
+pub mod shims;
+pub mod status_server;
 pub mod stored_log;
 pub mod waiting;
 pub mod workspace_binary;
