@@ -19,6 +19,8 @@ mod permissions;
 #[cfg(test)]
 mod release_store;
 #[cfg(test)]
+mod scripts_release;
+#[cfg(test)]
 mod scripts_validate;
 #[cfg(test)]
 mod shared_state;

@@ -19,5 +19,6 @@ pub mod shims;
 pub mod status_server;
 pub mod stored_log;
 pub mod waiting;
+pub mod workflow;
 pub mod workspace_binary;
 pub mod world;
