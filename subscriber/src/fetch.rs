@@ -102,6 +102,31 @@ pub(crate) async fn fetch(
     Ok(StagedRelease { verified, wire_bytes })
 }
 
+/// Unpacks an archive that is in memory already, verifies it and puts it into `releases/`, durably. It did not come
+/// through the release store, so there is no announcement to compare it with: the caller made the release of files that
+/// it trusts.
+pub(crate) async fn unpack(
+    cache: &Cache,
+    release: &Release,
+    archive: Bytes,
+    limits: ReleaseLimits,
+) -> Result<VerifiedRelease, StageFailure> {
+    let (area, release) = (cache.clone(), release.clone());
+    let lock = cache.lock().await?;
+    let (staging, verified) = spawn_blocking(move || {
+        area.ensure()?;
+        check_room(area.root(), release.total_bytes())?;
+        let staging = StagingDirectory::create(&area, &lock)?;
+        drop(lock);
+        let home = area.release(release.tag());
+        let verified = staging.unpack(&archive[..], &release, &home, &CancellationToken::new())?;
+        Ok::<_, StageFailure>((staging, verified))
+    })
+    .await??;
+    install(cache, staging, &verified, limits).await?;
+    Ok(verified)
+}
+
 /// Streams an object into the staging directory. Returns once all of it was received with the announced size and digest.
 async fn download(
     store: &ReleaseStore,
