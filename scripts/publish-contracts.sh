@@ -7,7 +7,7 @@ usage() {
 Usage: publish-contracts.sh
 
 Runs `demonctl contracts publish` with what a workflow knows: its trigger, and whether a release is forced. A
-scheduled run makes the day's release also of unchanged content. Without NATS_URL there is nothing to do.
+run of the trigger `schedule` makes the day's release also of unchanged content. Without NATS_URL there is nothing to do.
 
 Environment:
   NATS_URL, NATS_USER, NATS_PASSWORD, …  server and login, as for demonctl; empty is as good as not set
@@ -52,11 +52,5 @@ DEMONCTL=()
 find_demonctl "$ROOT" "${DEMONCTL_BIN:-}" || exit 1
 
 export DEMON_TRIGGER=${DEMON_TRIGGER:-local}
-policy=()
-if [ "$force" = true ]; then
-  policy=(--force)
-elif [ "$DEMON_TRIGGER" = schedule ]; then
-  policy=(--daily)
-fi
 cd "$ROOT"
-"${DEMONCTL[@]}" contracts publish ${policy[@]+"${policy[@]}"} contracts
+"${DEMONCTL[@]}" contracts publish --force="$force" contracts
