@@ -17,7 +17,7 @@ pub(crate) enum ContractsCommand {
     /// Build the contracts bundle from a directory and print it.
     Bundle(bundle::BundleArguments),
     /// Publish the contracts as a release, where they changed.
-    Publish(publish::PublishArguments),
+    Publish(Box<publish::PublishArguments>),
     /// Fetch contract bundle from GitHub releases, or from NATS
     FetchBundle(fetch_bundle::FetchBundleArguments),
     /// List available contract bundle releases
@@ -46,7 +46,7 @@ impl ContractsCommand {
 pub(crate) async fn run(command: ContractsCommand) -> anyhow::Result<ExitCode> {
     match command {
         ContractsCommand::Bundle(arguments) => bundle::run(arguments).await,
-        ContractsCommand::Publish(arguments) => publish::run(arguments).await,
+        ContractsCommand::Publish(arguments) => publish::run(*arguments).await,
         ContractsCommand::FetchBundle(arguments) => fetch_bundle::run(arguments).await,
         ContractsCommand::ListReleases(arguments) => list_releases::run(arguments).await,
         ContractsCommand::Validate(arguments) => validate::run(arguments).await,

@@ -116,13 +116,12 @@ impl PublishService {
         let content = read_source(config.source.clone(), config.bundle.clone(), limits, progress.clone());
         let content = content.await.map_err(RoundError::Source)?;
         let request = PublishRequest {
-            bundle: config.bundle.clone(),
             tag: config.tag.clone(),
-            timestamp: config.timestamp.unwrap_or_else(Utc::now),
             commit: commit(config).await?,
             trigger: config.trigger,
             channel: config.channel.clone(),
             limits,
+            ..PublishRequest::new(config.bundle.clone(), config.timestamp.unwrap_or_else(Utc::now))
         };
         let bucket = ReleaseStore::new(self.connection.clone());
         let published = publish(&log, &bucket, &mut self.author, &content, &request, progress).await;
@@ -213,6 +212,7 @@ pub fn describe(report: &PublishReport) -> String {
     let tag = &report.release.published.tag;
     let release = match report.novelty {
         Novelty::Announced => format!("release `{tag}` is published"),
+        Novelty::AnnouncedAgain => format!("release `{tag}` is announced again"),
         Novelty::AlreadyAnnounced => format!("release `{tag}` was published before"),
         Novelty::Unchanged => format!("unchanged: release `{tag}` has this content"),
     };

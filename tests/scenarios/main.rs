@@ -17,6 +17,8 @@ mod other_readers;
 #[cfg(test)]
 mod permissions;
 #[cfg(test)]
+mod publish_command;
+#[cfg(test)]
 mod release_store;
 #[cfg(test)]
 mod scripts_release;

@@ -11,6 +11,7 @@ pub mod contracts_files;
 pub mod handmade_release;
 pub mod operator_mode;
 pub mod process;
+pub mod publishing;
 pub mod raw_client;
 pub mod reserved_port;
 pub mod sample_trees;
