@@ -21,6 +21,8 @@ mod publish_command;
 #[cfg(test)]
 mod release_store;
 #[cfg(test)]
+mod scripts_node;
+#[cfg(test)]
 mod scripts_release;
 #[cfg(test)]
 mod scripts_validate;

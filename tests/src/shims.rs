@@ -226,7 +226,8 @@ impl ServedReleases<'_> {
         let mut runs = fs::read_to_string(&file).expect("the runs are there");
         let name = "Contract Bundle Release";
         let number = runs.lines().count() + 1;
-        runs += &format!("completed\tsuccess\t{name}\t{name}\tmain\t{event}\t{number}\t1m2s\t{created}\n");
+        let run = format!("completed\tsuccess\t{name}\t{name}\tmain\t{event}\t{number}\t1m2s\t{created}\n");
+        runs.push_str(&run);
         fs::write(file, runs).expect("the temporary directory is writable");
     }
 
