@@ -218,10 +218,9 @@ impl<'a> Comparison<'a> {
 
     fn items(&self, position: &Position<'a>, from: &Conjunction<'a>, to: &Conjunction<'a>, queue: &mut Waiting<'a>) {
         let positions = from.positions().max(to.positions()).min(POSITIONS);
-        let (each, rest) = match (to.values("prefixItems").next(), positions) {
-            (None, 1..) => ("items", "additionalItems"),
-            (Some(_), _) | (None, _) => ("prefixItems", "items"),
-        };
+        // As the older dialects write it, or as the newer ones do.
+        let older = positions > 0 && to.values("prefixItems").next().is_none();
+        let (each, rest) = if older { ("items", "additionalItems") } else { ("prefixItems", "items") };
         for index in 0..=positions {
             let schemas = to.items(self.new, index);
             if !schemas.is_empty() {

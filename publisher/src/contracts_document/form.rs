@@ -23,14 +23,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<ContractsDocument, Vec<Defect>> {
         return Err(vec![Defect::new("", format!("it is {}, not an object", kind_of(&json.value)))]);
     };
 
-    let version = match object.remove("version") {
-        None => None,
-        Some(Value::String(version)) => Some(version),
-        Some(other) => {
-            defects.push(Defect::new("/version", format!("it is {}, not a string", kind_of(&other))));
-            None
-        }
-    };
+    let version = object.remove("version");
+    if let Some(other) = version.as_ref().filter(|version| !version.is_string()) {
+        defects.push(Defect::new("/version", format!("it is {}, not a string", kind_of(other))));
+    }
+    let version = version.and_then(|version| version.as_str().map(str::to_owned));
     if !object.contains_key("schemas") {
         defects.push(Defect::new("/schemas", "it is missing"));
     }
@@ -57,13 +54,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<ContractsDocument, Vec<Defect>> {
 
 /// A section of texts by name; `None` where it is absent.
 fn section(object: &mut Map<String, Value>, key: &str, defects: &mut Vec<Defect>) -> Option<BTreeMap<String, String>> {
-    let entries = match object.remove(key)? {
-        Value::Object(entries) => entries,
-        other => {
-            let message = format!("it is {}, not an object of texts by name", kind_of(&other));
-            defects.push(Defect::new(pointer(&[key]), message));
-            return None;
-        }
+    let section = object.remove(key)?;
+    let Value::Object(entries) = section else {
+        let message = format!("it is {}, not an object of texts by name", kind_of(&section));
+        defects.push(Defect::new(pointer(&[key]), message));
+        return None;
     };
     if entries.len() > SECTION_ENTRIES {
         let message = format!("it has {} entries, more than the {SECTION_ENTRIES} allowed", entries.len());
@@ -76,14 +71,11 @@ fn section(object: &mut Map<String, Value>, key: &str, defects: &mut Vec<Defect>
         if let Some(fault) = fault_of_name(&name) {
             defects.push(Defect::new(&path, fault));
         }
-        match value {
-            Value::String(text) => {
-                texts.insert(name, text);
-            }
-            other => {
-                let message = format!("it is {}, not a string with the file's text", kind_of(&other));
-                defects.push(Defect::new(path, message));
-            }
+        if let Value::String(text) = value {
+            texts.insert(name, text);
+        } else {
+            let message = format!("it is {}, not a string with the file's text", kind_of(&value));
+            defects.push(Defect::new(path, message));
         }
     }
     Some(texts)
