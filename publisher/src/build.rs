@@ -62,6 +62,7 @@ pub struct SourceContent {
 enum ContentKind {
     Contracts(ContractsBundle),
     Tree(SourceTree),
+    Prebuilt(SourceTree),
 }
 
 impl SourceContent {
@@ -76,6 +77,12 @@ impl SourceContent {
         Ok(Self { content_digest, kind: ContentKind::Tree(source) })
     }
 
+    /// Content that is a release's tree already, byte for byte: nothing is derived from facts. The digest is the one
+    /// under which the same content is known wherever else it is published; the caller has verified it.
+    pub fn prebuilt(tree: SourceTree, content_digest: Sha256Digest) -> Self {
+        Self { kind: ContentKind::Prebuilt(tree), content_digest }
+    }
+
     /// What "unchanged" compares: the SHA-256 of `bundle.json` for contracts, else the tree digest.
     pub fn content_digest(&self) -> Sha256Digest {
         self.content_digest
@@ -84,7 +91,7 @@ impl SourceContent {
     fn tree(&self, facts: &ReleaseFacts) -> Result<SourceTree, BuildError> {
         match &self.kind {
             ContentKind::Contracts(contracts) => contracts.tree(facts).map_err(BuildError::Contracts),
-            ContentKind::Tree(tree) => Ok(tree.clone()),
+            ContentKind::Tree(tree) | ContentKind::Prebuilt(tree) => Ok(tree.clone()),
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod config;
 pub mod contracts_bundle;
 pub mod contracts_document;
 pub mod git_facts;
+pub mod github;
 pub mod progress;
 pub mod publish_cycle;
 pub mod publish_preview;

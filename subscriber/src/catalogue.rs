@@ -10,7 +10,10 @@ use shared::daemon::ErrorChain;
 use shared::event::{BundleEvent, Promoted, Published, Withdrawn};
 use shared::event_envelope::EventEnvelope;
 use shared::identifiers::{BundleName, ChannelName, Incarnation, Tag};
-use shared::subjects::{EVENT_STREAM, EventSubject, announcements_filter, channel_heads_filter, withdrawals_filter};
+use shared::subjects::{
+    EVENT_STREAM, EventSubject, all_announcements_filter, announcements_filter, channel_heads_filter,
+    withdrawals_filter,
+};
 use streams::event_log::{EventLog, ReadError, Reader};
 use streams::stored_event::StoredEvent;
 use thiserror::Error;
@@ -142,6 +145,19 @@ impl Catalogue {
         Ok(catalogue)
     }
 
+    /// Reads the same about every bundle that has releases.
+    pub async fn read_all(log: &EventLog) -> Result<BTreeMap<BundleName, Self>, ReadError> {
+        let events = log.by_subject(all_announcements_filter(), 1).collect().await?;
+        let bundle = |event: &StoredEvent| event.subject.parse::<EventSubject>().ok()?.bundle().cloned();
+        let bundles: BTreeSet<BundleName> = events.iter().filter_map(bundle).collect();
+        let mut catalogues = BTreeMap::new();
+        for bundle in bundles {
+            let catalogue = Self::read(log, &bundle).await?;
+            catalogues.insert(bundle, catalogue);
+        }
+        Ok(catalogues)
+    }
+
     fn take(&mut self, events: Vec<StoredEvent>) {
         for stored in events {
             match stored.envelope() {
@@ -237,6 +253,19 @@ pub async fn resolve(log: &EventLog, bundle: &BundleName, wanted: &Wanted) -> Re
     }
     let log = epoch.map(|epoch| PinnedAt { epoch, up_to_sequence: snapshot.up_to_sequence });
     Ok(Resolved { release, log, heads: heads.heads })
+}
+
+/// Where a channel points now.
+pub async fn head(log: &EventLog, bundle: &BundleName, channel: &ChannelName) -> Result<Promoted, ResolveError> {
+    let subject = EventSubject::channel_head(bundle, channel);
+    let none = || ResolveError::NoHead { bundle: bundle.clone(), channel: channel.clone() };
+    let stored = log.last(&subject, Reader::AnyReplica).await?.ok_or_else(none)?;
+    let not_understood = |reason: String| ResolveError::NotUnderstood { subject: subject.to_string(), reason };
+    match stored.envelope() {
+        Ok((_, EventEnvelope { event: BundleEvent::Promoted(promoted), .. })) => Ok(promoted),
+        Ok(_) => Err(not_understood("it is of a newer version".to_owned())),
+        Err(error) => Err(not_understood(ErrorChain(&error).to_string())),
+    }
 }
 
 /// How a release was announced.

@@ -26,11 +26,11 @@ use streams::release_store::ReleaseStore;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
-pub use self::plain_destination::{Foreign, into_directory, tree_of_directory};
+pub use self::plain_destination::{DirectoryTree, Foreign, into_directory, tree_of_directory};
 use crate::activation::activate;
 use crate::cache::{Cache, CacheLock, Current};
 use crate::durable_file::beside;
-use crate::fetch::{StageFailure, fetch, id_of, reuse, unpack};
+use crate::fetch::{StageFailure, description, fetch, id_of, reuse, unpack};
 use crate::local_pin::LocalPin;
 use crate::node_state::ReleaseId;
 use crate::release_directory::is_contracts_bundle;
@@ -285,6 +285,21 @@ fn newest_first(cache: &Cache) -> Result<Vec<Tag>, StageFailure> {
         .collect();
     releases.sort();
     Ok(releases.into_iter().rev().map(|(_, tag)| tag).collect())
+}
+
+/// A release's description could not be had.
+#[derive(Debug, Error)]
+#[error("the description of release `{tag}` cannot be read")]
+pub struct DescriptionError {
+    tag: Tag,
+    #[source]
+    source: Box<dyn Error + Send + Sync>,
+}
+
+/// Reads which files an announced release consists of, verified against its announcement. Fetches no file.
+pub async fn describe(store: &ReleaseStore, published: &Published) -> Result<Release, DescriptionError> {
+    let described = description(store, published, ReleaseLimits::default()).await;
+    described.map_err(|error| DescriptionError { tag: published.tag.clone(), source: Box::new(error) })
 }
 
 /// Whether a release consists of exactly the three files of a contracts bundle.

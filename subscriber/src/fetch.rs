@@ -62,6 +62,17 @@ pub(crate) fn verify_stored(
     Ok(directory.verify()?)
 }
 
+/// Reads the description of an announced release, and nothing else of it.
+pub(crate) async fn description(
+    store: &ReleaseStore,
+    announced: &Published,
+    limits: ReleaseLimits,
+) -> Result<Release, StageFailure> {
+    check_size(&announced.release, limits.release_json_bytes)?;
+    let json = store.read(&announced.release).await?;
+    Ok(verify_release_json(&json, announced, &limits)?)
+}
+
 /// Fetches an announced release, verifies it and puts it into `releases/`, durably. Dropped at any point, it leaves
 /// nothing behind but what the next start removes.
 pub(crate) async fn fetch(
@@ -70,10 +81,8 @@ pub(crate) async fn fetch(
     announced: &Published,
     limits: ReleaseLimits,
 ) -> Result<StagedRelease, StageFailure> {
-    check_size(&announced.release, limits.release_json_bytes)?;
     check_size(&announced.archive, limits.total_bytes.saturating_add(ARCHIVE_OVERHEAD))?;
-    let json = store.read(&announced.release).await?;
-    let release = verify_release_json(&json, announced, &limits)?;
+    let release = description(store, announced, limits).await?;
 
     let area = cache.clone();
     let staging = {

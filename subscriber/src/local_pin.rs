@@ -112,6 +112,8 @@ pub(crate) enum PinEnd {
     ChannelMoved,
     /// Its release is neither on disk nor announced.
     Gone,
+    /// The channel points at its release: there is nothing to hold back.
+    SameAsChannel,
 }
 
 impl PinEnd {
@@ -121,6 +123,7 @@ impl PinEnd {
             Self::Withdrawn => "its release is withdrawn",
             Self::NewEpoch => "the log was restored since",
             Self::ChannelMoved => "the channel has moved",
+            Self::SameAsChannel => "the channel points at its release",
             Self::Gone => "its release is neither in the cache nor announced",
         }
     }

@@ -61,6 +61,9 @@ impl Agent {
         let Follow::Channel(channel) = &self.config.follow else { return None };
         let same_epoch = self.state.position.epoch == Some(reading.epoch);
         let head = match &reading.head {
+            Head::Channel(_, head) if head.tag == pin.tag && head.tree_digest == pin.tree_digest => {
+                return Some(PinVerdict::Ended(PinEnd::SameAsChannel));
+            }
             Head::Channel(sequence, _) => Some(*sequence),
             Head::Missing | Head::Unchanged | Head::Pinned(..) => {
                 self.state.position.applied.get(channel).copied().filter(|_| same_epoch)
