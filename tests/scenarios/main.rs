@@ -17,6 +17,8 @@ mod other_readers;
 #[cfg(test)]
 mod permissions;
 #[cfg(test)]
+mod playbook_releases;
+#[cfg(test)]
 mod publish_command;
 #[cfg(test)]
 mod release_store;
