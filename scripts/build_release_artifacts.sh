@@ -73,7 +73,7 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-(cd "$ROOT" && "${DEMONCTL[@]}" contracts bundle --include-wit --output-dir "$work/contracts" >"$work/output") || {
+(cd "$ROOT" && "${DEMONCTL[@]}" contracts bundle --include-wit --output-dir "$work/contracts" contracts >"$work/output") || {
   cat "$work/output" >&2
   fail "the contracts bundle was not built"
 }

@@ -77,6 +77,7 @@ finish() {
   else
     rm -rf "$release"
   fi
+  rm -rf "$work/.alone" "$work/.output"
 }
 trap finish EXIT
 trap 'exit 129' HUP
@@ -98,7 +99,7 @@ passed "files: ${RELEASE_FILES[*]}"
 reason=$(check_digest_file "$release/bundle.sha256" "$release/bundle.json" 2>&1) || fail "checksum: $reason"
 passed "checksum: bundle.sha256 matches bundle.json"
 
-reason=$("${DEMONCTL[@]}" contracts validate "$release/bundle.json" 2>&1) || fail "structure: $reason"
+reason=$(validate_alone "$release/bundle.json" "$work/.alone" 2>&1) || fail "structure: $reason"
 passed "structure: demonctl contracts validate accepts bundle.json"
 
 for name in .version .bundle_sha256 .git.sha; do

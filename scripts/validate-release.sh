@@ -148,7 +148,7 @@ debug "SHA-256: $digest"
 passed "bundle.sha256 matches bundle.json"
 
 step "bundle structure"
-if ! "${DEMONCTL[@]}" contracts validate "$bundle" >"$work/output" 2>&1; then
+if ! validate_alone "$bundle" "$work/alone" >"$work/output" 2>&1; then
   show "$work/output" >&2
   fail "demonctl contracts validate refuses bundle.json"
 fi

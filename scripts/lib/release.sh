@@ -95,3 +95,10 @@ check_digest_file() {
     return 1
   fi
 }
+
+# validate_alone BUNDLE_FILE DIRECTORY: whether demonctl accepts the bundle by itself. It would also judge a manifest
+# that lies beside it, which has a step of its own; so it sees a copy in DIRECTORY, which is made new.
+validate_alone() {
+  rm -rf "$2" && mkdir "$2" && cp "$1" "$2/bundle.json" || return 1
+  (cd "$2" && "${DEMONCTL[@]}" contracts validate bundle.json)
+}

@@ -255,7 +255,7 @@ fn demonctl_is_the_one_that_was_named() {
         assert_eq!(output.status.code(), Some(0), "`{line}`: {}", both_outputs(&output));
         let validated = told.lines().find(|call| call.contains("contracts validate")).unwrap_or_default();
         assert!(validated.starts_with(&*place.to_string_lossy()), "`{line}` called `{validated}`");
-        assert!(validated.ends_with("/bundle.json"), "{validated}");
+        assert!(validated.ends_with("contracts validate bundle.json"), "{validated}");
     }
     for missing in ["./target/profiling/demonctl", "/does/not/exist", "nowhere"] {
         let (output, told) = run(&format!("DEMONCTL_BIN={missing} ./scripts/validate-release.sh"));
