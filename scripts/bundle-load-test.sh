@@ -39,7 +39,8 @@ ROOT=$(cd "$(dirname "$SCRIPT")/.." && pwd)
 # shellcheck source=scripts/lib/release.sh
 . "$ROOT/scripts/lib/release.sh"
 
-status_url=${DEMON_STATUS_URL:-http://localhost:3000}/api/contracts/status
+status_url=${DEMON_STATUS_URL:-http://localhost:3000}
+status_url=${status_url%/}/api/contracts/status
 tag=${DEMON_CONTRACTS_TAG:-contracts-latest}
 iterations=${DEMON_LOAD_ITERATIONS:-10}
 requests=${DEMON_LOAD_REQUESTS:-5}

@@ -37,7 +37,8 @@ ROOT=$(cd "$(dirname "$SCRIPT")/.." && pwd)
 # shellcheck source=scripts/lib/release.sh
 . "$ROOT/scripts/lib/release.sh"
 
-status_url=${DEMON_STATUS_URL:-http://localhost:3000}/api/contracts/status
+status_url=${DEMON_STATUS_URL:-http://localhost:3000}
+status_url=${status_url%/}/api/contracts/status
 cache=${DEMON_CONTRACTS_CACHE:-.demon/contracts}
 
 for program in curl jq; do

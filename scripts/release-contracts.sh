@@ -4,12 +4,14 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: release-contracts.sh [DIRECTORY]
+Usage: release-contracts.sh [--dry-run] [DIRECTORY]
 
 Makes the GitHub release contracts-YYYYMMDD-<sha8> of the three files in DIRECTORY (default: dist/contracts in the
 repository, as build_release_artifacts.sh writes it), and moves the alias contracts-latest to it. A bundle with the
 content that the alias has is not released again, but for a scheduled or forced run. A run that was cut off is
 finished by the next one; a release of this name with other content is refused.
+
+  --dry-run  say what would be done, ask GitHub only, and write nothing there
 
 Environment:
   FORCE_RELEASE      true: release unchanged content too (default: false)
@@ -35,16 +37,24 @@ fail() {
   exit 1
 }
 
-case ${1:-} in
-  -h | --help)
-    usage
-    exit 0
-    ;;
-  -*) fail "unknown option \`$1\`; see --help" ;;
-esac
-[ $# -le 1 ] || fail "one directory at most; see --help"
-
-dist=${1:-$ROOT/dist/contracts}
+dry_run=false
+dist=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --dry-run) dry_run=true ;;
+    -*) fail "unknown option \`$1\`; see --help" ;;
+    *)
+      [ -z "$dist" ] || fail "one directory at most; see --help"
+      dist=$1
+      ;;
+  esac
+  shift
+done
+dist=${dist:-$ROOT/dist/contracts}
 repository=${GITHUB_REPOSITORY:-$(github_repository)}
 trigger=${DEMON_TRIGGER:-local}
 
@@ -145,6 +155,12 @@ notes() {
     "Files: `bundle.json`, `manifest.json`, `bundle.sha256`.\n",
     "Verify: `./scripts/validate-release.sh \($tag)`"' "$2/manifest.json"
 }
+
+if [ "$dry_run" = true ]; then
+  decided false "Would release $tag with the content $digest and move $ALIAS to it."
+  notes "$tag" "$dist"
+  exit 0
+fi
 
 # The release of the day. What is stored stays as it is; it is completed where a run before was cut off.
 files=$dist

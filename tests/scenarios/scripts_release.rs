@@ -11,7 +11,7 @@ use acceptance::sample_trees::change_one_contract;
 use acceptance::shims::REPOSITORY;
 use acceptance::workflow::{Context, Workflow, evaluate, expanded};
 use acceptance::workspace_binary::WorkspaceBinary;
-use acceptance::world::both_outputs;
+use acceptance::world::{World, both_outputs, finished};
 use chrono::DateTime;
 use serde_json::{Value, json};
 
@@ -291,8 +291,19 @@ fn the_expressions_of_a_workflow_are_understood() {
     }
 }
 
-#[test]
-fn the_workflows_steps_release_the_bundle() {
+/// What a run of the workflow finds in its context.
+fn context(event: &str, more: &[(&str, &str)]) -> Context {
+    let fixed = [
+        ("github.event_name", event),
+        ("github.ref", "refs/heads/main"),
+        ("github.repository", REPOSITORY),
+        ("github.token", "test-token"),
+    ];
+    fixed.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A checkout whose `cargo build` finds everything built.
+fn checkout_to_build_in() -> Checkout {
     let checkout = Checkout::without_demonctl();
     // The build is the one thing that this checkout does not hold.
     let demonctl = WorkspaceBinary::Demonctl.path();
@@ -302,18 +313,15 @@ fn the_workflows_steps_release_the_bundle() {
         demonctl.display()
     );
     checkout.shims.write_program("cargo", &build);
+    checkout
+}
+
+#[test]
+fn the_workflows_steps_release_the_bundle() {
+    let checkout = checkout_to_build_in();
     let workflow = Workflow::read("contracts-release.yml");
     let run = |event: &str, force: &str| {
-        let context = Context::from(
-            [
-                ("github.event_name", event),
-                ("github.repository", REPOSITORY),
-                ("github.token", "test-token"),
-                ("inputs.force_release", force),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned())),
-        );
-        let run = workflow.run_job("release", &checkout, &context);
+        let run = workflow.run_job("release", &checkout, &context(event, &[("inputs.force_release", force)]));
         let (step, output) = run.steps.last().unwrap();
         assert!(run.succeeded, "step `{step}`: {}", both_outputs(output));
         assert!(stdout(output).contains("nothing is published to NATS"), "{}", both_outputs(output));
@@ -327,9 +335,65 @@ fn the_workflows_steps_release_the_bundle() {
     assert_eq!(assets(&checkout, &tag), assets(&checkout, LATEST));
     let manifest: Value = serde_json::from_slice(&assets(&checkout, LATEST)[1]).unwrap();
     assert_eq!(manifest["trigger"], "workflow_run");
+    assert_eq!(
+        (&manifest["git"]["repository"], &manifest["git"]["ref"]),
+        (&json!(REPOSITORY), &json!("refs/heads/main"))
+    );
 
     assert_eq!(run("workflow_run", "")["released"], "false");
     assert_eq!(run("workflow_dispatch", "false")["released"], "false");
     assert_eq!(run("workflow_dispatch", "true")["released"], "true");
     assert_eq!(run("schedule", "")["released"], "true");
+}
+
+#[tokio::test]
+async fn the_workflow_publishes_to_a_server_that_it_has_the_secrets_of() {
+    let world = World::start(&[]).await;
+    let mut checkout = checkout_to_build_in();
+    let login = world.demonctl();
+    let secret = |name: &str| {
+        let found = login.get_envs().find(|(known, _)| *known == name).and_then(|(_, value)| value);
+        found.and_then(|value| value.to_str()).expect("the operator has a login").to_owned()
+    };
+    let [url, user, password] = ["NATS_URL", "NATS_USER", "NATS_PASSWORD"].map(secret);
+    let secrets = [("secrets.NATS_URL", &*url), ("secrets.NATS_USER", &*user), ("secrets.NATS_PASSWORD", &*password)];
+    let workflow = Workflow::read("contracts-release.yml");
+    let run = workflow.run_job("release", &checkout, &context("workflow_run", &secrets));
+    for (step, output) in &run.steps {
+        assert!(run.succeeded, "step `{step}`: {}", both_outputs(output));
+        assert!(!both_outputs(output).contains(&password), "step `{step}` shows the password");
+    }
+    checkout.connect(&world);
+    let fetch = "target/release/demonctl contracts fetch-bundle --tag contracts-latest --dest fetched";
+    let output = finished(checkout.bash(fetch)).await;
+    assert!(output.status.success(), "{}", both_outputs(&output));
+    assert_eq!(
+        read(&checkout.root().join("fetched"))[..2],
+        assets(&checkout, LATEST)[..2],
+        "one release in both places"
+    );
+}
+
+#[test]
+fn a_dry_run_decides_and_writes_nothing() {
+    let checkout = Checkout::new();
+    succeeded(&checkout, "scripts/build_release_artifacts.sh");
+    let text = succeeded(&checkout, "scripts/release-contracts.sh --dry-run");
+    let tag = tag_of(&checkout, COMMIT_TIME);
+    assert!(text.starts_with(&format!("Would release {tag}")), "{text}");
+    assert_eq!(checkout.shims.github().tags(), Vec::<String>::new());
+    succeeded(&checkout, "scripts/release-contracts.sh");
+    assert!(succeeded(&checkout, "scripts/release-contracts.sh --dry-run").starts_with("Unchanged"));
+}
+
+#[test]
+fn the_release_logic_is_tried_without_releasing() {
+    let checkout = Checkout::new();
+    let text = succeeded(&checkout, "scripts/test-release-logic.sh");
+    assert!(text.contains(&tag_of(&checkout, COMMIT_TIME)) && text.contains("byte for byte"), "{text}");
+    assert_eq!(checkout.shims.calls("gh"), Vec::<Vec<String>>::new(), "GitHub is asked on demand only");
+    let text = succeeded(&checkout, "scripts/test-release-logic.sh --github");
+    assert!(text.contains("Would release"), "{text}");
+    assert_eq!(checkout.shims.github().tags(), Vec::<String>::new());
+    assert_eq!(checkout.temporary_files(), Vec::<std::path::PathBuf>::new());
 }

@@ -188,6 +188,16 @@ fn a_release_that_cannot_be_downloaded_is_named() {
 }
 
 #[test]
+fn a_check_that_is_stopped_leaves_nothing_behind() {
+    let checkout = checkout();
+    // Ctrl-C in the middle of the download.
+    checkout.shims.write_program("gh", "#!/bin/sh\ntrap '' TERM\nkill -TERM 0\n");
+    let output = run(&checkout, "setsid --wait ./scripts/validate-release.sh");
+    assert_eq!(output.status.code(), Some(143), "{}", both_outputs(&output));
+    assert_eq!(checkout.temporary_files(), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
 fn an_old_bundle_is_a_warning() {
     let checkout = checkout();
     // Half an hour more, so that the hours of the summary do not depend on how long the test takes.
