@@ -2,11 +2,10 @@
 //! validating, finding out why a download fails, going back to an older release.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use acceptance::checkout::{COMMIT_TIME, Checkout, stderr, stdout};
-use acceptance::contracts_files::ContractsFiles;
+use acceptance::contracts_files::{ContractsFiles, workspace};
 use acceptance::sample_trees::change_one_contract;
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::{World, both_outputs, finished};
@@ -152,9 +151,12 @@ fn a_crontab_is_added_to_and_not_replaced() {
     let checkout = Checkout::new();
     let entry = "0 */6 * * * /path/to/demon/scripts/validate-release.sh >> /var/log/bundle-validation.log 2>&1";
     checkout.shims.set_crontab("15 3 * * * backup\n");
-    let append = format!("( crontab -l 2>/dev/null; echo \"{entry}\" ) | crontab -");
-    succeeded(&checkout, &append);
-    assert_eq!(checkout.shims.crontab().as_deref(), Some(&*format!("15 3 * * * backup\n{entry}\n")));
+    let page = documentation();
+    let append =
+        page.lines().find(|line| line.ends_with(" ) | crontab -")).expect("the page shows the form that appends");
+    succeeded(&checkout, append);
+    let crontab = checkout.shims.crontab().unwrap();
+    assert!(crontab.starts_with("15 3 * * * backup\n0 */6 * * * ") && crontab.lines().count() == 2, "{crontab}");
     // The playbook's own form is for a user without a crontab.
     succeeded(&checkout, &format!("echo \"{entry}\" | crontab -"));
     assert_eq!(checkout.shims.crontab().as_deref(), Some(&*format!("{entry}\n")));
@@ -227,26 +229,53 @@ async fn a_cache_is_restored_from_a_known_good_release() {
     assert_eq!(manifest["timestamp"], "2026-02-03T06:00:11Z");
 }
 
+/// The programs in `scripts/`.
+fn scripts(checkout: &Checkout) -> Vec<String> {
+    let listed = succeeded(checkout, "cd scripts && ls *.sh");
+    listed.lines().map(str::to_owned).collect()
+}
+
+/// What a script prints about itself; it only writes passwords, and takes no options, where there is nothing.
+fn help(checkout: &Checkout, script: &str) -> Option<String> {
+    (script != "compose-passwords.sh").then(|| succeeded(checkout, &format!("scripts/{script} --help")))
+}
+
 #[test]
 fn scripts_are_programs_with_help() {
     let checkout = Checkout::without_demonctl();
-    let mut seen = Vec::new();
-    for entry in fs::read_dir(checkout.root().join("scripts")).unwrap() {
-        let path: PathBuf = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.extension().is_none_or(|extension| extension != "sh") {
-            continue;
-        }
+    let scripts = scripts(&checkout);
+    for name in &scripts {
         succeeded(&checkout, &format!("test -x scripts/{name} && bash -n scripts/{name}"));
-        // It only writes passwords, and takes no options.
-        if name != "compose-passwords.sh" {
-            let help = succeeded(&checkout, &format!("scripts/{name} --help"));
+        if let Some(help) = help(&checkout, name) {
             assert!(help.starts_with(&format!("Usage: {name}")), "{name}: {help}");
         }
-        seen.push(name);
     }
     for named in ["validate-release.sh", "smoke-verify-release.sh", "build_release_artifacts.sh"] {
-        assert!(seen.iter().any(|name| name == named), "{named} of the playbook is missing: {seen:?}");
+        assert!(scripts.iter().any(|name| name == named), "{named} of the playbook is missing: {scripts:?}");
     }
     assert_eq!(checkout.git(&["status", "--porcelain"]), "", "help changes nothing");
+}
+
+#[test]
+fn every_script_and_every_variable_of_its_help_is_documented() {
+    let checkout = Checkout::without_demonctl();
+    let page = documentation();
+    let mut variables = 0;
+    for name in scripts(&checkout) {
+        assert!(page.contains(&format!("| `{name}")), "`{name}` is not in the table");
+        let help = help(&checkout, &name).unwrap_or_default();
+        let word = |symbol: char| symbol.is_ascii_uppercase() || symbol.is_ascii_digit() || symbol == '_';
+        let ours = |text: &&str| {
+            ["DEMON_", "DEMONCTL_", "GH_", "GITHUB_", "NATS_"].iter().any(|start| text.starts_with(start))
+        };
+        for variable in help.split(|symbol| !word(symbol)).filter(ours) {
+            assert!(page.contains(variable), "`{variable}` of `{name}` is not documented");
+            variables += 1;
+        }
+    }
+    assert!(variables > 20, "{variables} variables");
+}
+
+fn documentation() -> String {
+    fs::read_to_string(workspace().join("docs/scripts.md")).expect("the page is there")
 }
