@@ -29,11 +29,19 @@ mod other_readers;
 #[cfg(test)]
 mod permissions;
 #[cfg(test)]
+mod playbook_releases;
+#[cfg(test)]
 mod publish_command;
 #[cfg(test)]
 mod publish_hostile_inputs;
 #[cfg(test)]
 mod release_store;
+#[cfg(test)]
+mod scripts_node;
+#[cfg(test)]
+mod scripts_release;
+#[cfg(test)]
+mod scripts_validate;
 #[cfg(test)]
 mod shared_state;
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod checkout;
+pub mod contracts_files;
 pub mod fake_github;
 pub mod forward_proxy;
 pub mod handmade_release;
@@ -19,7 +21,10 @@ pub mod reserved_port;
 pub mod sample_trees;
 pub mod server;
 pub mod shell;
+pub mod shims;
+pub mod status_server;
 pub mod stored_log;
 pub mod waiting;
+pub mod workflow;
 pub mod workspace_binary;
 pub mod world;
