@@ -10,7 +10,7 @@
 
 pub mod difference;
 #[cfg(test)]
-mod sample_events;
+pub(crate) mod sample_events;
 pub mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet};
