@@ -16,6 +16,7 @@ pub mod timeline;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use crate::digest::Sha256Digest;
 use crate::event::{BundleEvent, Loaded, Promoted, Published};
@@ -67,7 +68,7 @@ pub struct NodeState {
 }
 
 /// A message the fold could not apply.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Oddity {
     /// Its stream sequence.
     pub stream_sequence: u64,

@@ -177,7 +177,7 @@ impl EventLog {
         Ok(found.filter(|event| event.stream_sequence == stream_sequence))
     }
 
-    /// The same up to a stream sequence, inclusive.
+    /// Like [`EventLog::by_subject`], up to a stream sequence, inclusive.
     pub fn replay(&self, filter: impl Into<String>, from_sequence: u64, up_to: u64) -> EventPages {
         EventPages::new(self.connection.clone(), filter.into(), from_sequence, Some(up_to))
     }
