@@ -64,6 +64,16 @@ pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
     }
 }
 
+/// The same for output without end: false once nobody reads it any more.
+pub(crate) fn print_line_to_reader(line: &str) -> anyhow::Result<bool> {
+    let mut output = io::stdout().lock();
+    match writeln!(output, "{line}").and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("standard output cannot be written"),
+    }
+}
+
 /// One line for the person at the terminal, on standard error. Nobody there is no failure.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
