@@ -11,6 +11,7 @@
 //! A crash at any instruction leaves the old or the new release current; the next start finishes or discards the rest.
 
 mod activation;
+mod agent_view;
 mod alarms;
 pub mod cache;
 pub mod config;
@@ -19,6 +20,8 @@ mod durable_file;
 pub mod entry_point;
 mod failures;
 mod fetch;
+mod http;
+mod metrics;
 pub mod node_report;
 mod node_state;
 mod plan;

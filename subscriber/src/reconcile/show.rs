@@ -80,6 +80,7 @@ impl Agent {
             *shown = report;
             changed
         });
+        self.show_view();
     }
 }
 
