@@ -3,6 +3,8 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
+mod agent_http;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod demo;
