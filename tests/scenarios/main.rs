@@ -15,6 +15,8 @@ mod layout;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod other_readers;
 #[cfg(test)]
 mod permissions;
