@@ -3,6 +3,8 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
+mod agent_http;
+#[cfg(test)]
 mod bundle_commands;
 #[cfg(test)]
 mod channel_moves;
@@ -24,6 +26,8 @@ mod layout;
 mod local_pin;
 #[cfg(test)]
 mod main_job;
+#[cfg(test)]
+mod monitoring;
 #[cfg(test)]
 mod other_readers;
 #[cfg(test)]

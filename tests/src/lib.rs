@@ -11,6 +11,7 @@ pub mod contracts_files;
 pub mod fake_github;
 pub mod forward_proxy;
 pub mod handmade_release;
+pub mod http_request;
 pub mod loopback_server;
 pub mod operations;
 pub mod operator_mode;

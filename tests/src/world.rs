@@ -140,6 +140,8 @@ impl World {
         let mut command = WorkspaceBinary::Runtime.command();
         command.args(["--node", node, "--nats-url", &self.server.url()]);
         command.env("NATS_USER", node).env("NATS_PASSWORD", self.password(node).expose());
+        // Many on one host: each takes a free port and names it in its log.
+        command.env("PORT", "0");
         command
     }
 
