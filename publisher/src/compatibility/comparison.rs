@@ -16,7 +16,7 @@ use crate::contracts_document::schema_index::{SchemaIndex, SchemaNode};
 use crate::contracts_document::subschemas::{Place, Step};
 
 /// Most pairs of schemas that are compared.
-const PAIRS: usize = 1_000_000;
+const PAIRS: usize = 300_000;
 /// Most changes that are reported.
 const CHANGES: usize = 10_000;
 /// Most characters of a change's path.
