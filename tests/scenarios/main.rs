@@ -11,6 +11,8 @@ mod channel_moves;
 #[cfg(test)]
 mod containers;
 #[cfg(test)]
+mod contracts_validate;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod event_log;
