@@ -19,6 +19,8 @@ mod event_log;
 #[cfg(test)]
 mod fetch_bundle;
 #[cfg(test)]
+mod github_publisher;
+#[cfg(test)]
 mod github_source;
 #[cfg(test)]
 mod hostile_releases;
