@@ -19,6 +19,14 @@ mod permissions;
 #[cfg(test)]
 mod publish_command;
 #[cfg(test)]
+mod publisher_service;
+#[cfg(test)]
+mod publisher_service_github;
+#[cfg(test)]
+mod publisher_service_http;
+#[cfg(test)]
+mod publisher_service_schedule;
+#[cfg(test)]
 mod release_store;
 #[cfg(test)]
 mod shared_state;

@@ -12,6 +12,7 @@ pub mod handmade_release;
 pub mod loopback_server;
 pub mod operator_mode;
 pub mod process;
+pub mod publisher_service;
 pub mod publishing;
 pub mod raw_client;
 pub mod reserved_port;
