@@ -48,12 +48,10 @@ impl PublisherService {
 
     /// Sends a body, with further header lines.
     pub async fn post(&self, path: &str, headers: &[&str], body: &str) -> HttpAnswer {
-        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-        let length = body.len();
-        self.exchange(&format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-        ))
-        .await
+        let length = format!("Content-Length: {}", body.len());
+        let fixed = [&format!("POST {path} HTTP/1.1"), "Host: x", "Connection: close", &length];
+        let lines = [&fixed[..], headers].concat().join("\r\n");
+        self.exchange(&format!("{lines}\r\n\r\n{body}")).await
     }
 
     /// Sends these bytes and reads the answer until the other side closes.
@@ -82,11 +80,10 @@ impl HttpAnswer {
         let mut bytes = Vec::new();
         let mut part = [0; 4096];
         loop {
+            // A connection that is reset had bytes of ours unread; what was answered before counts.
             match timeout(limit, stream.read(&mut part)).await.expect("an answer comes in time") {
-                Ok(0) => break,
+                Ok(0) | Err(_) => break,
                 Ok(count) => bytes.extend_from_slice(&part[..count]),
-                // Closed with our own bytes unread; what was answered before counts.
-                Err(_) => break,
             }
         }
         let text = String::from_utf8_lossy(&bytes);
