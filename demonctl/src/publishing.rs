@@ -8,6 +8,7 @@ mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use chrono::Utc;
@@ -17,7 +18,7 @@ use publisher::channel::AutomaticPromotion;
 use publisher::git_facts::{Commit, TreeState, read_commit};
 use publisher::progress::Progress;
 use publisher::publish_cycle::{FrozenChannel, PublishReport, PublishRequest, ReleasePolicy, publish};
-use shared::event::{GitFacts, Trigger};
+use shared::event::{GitFacts, Promoted, Trigger};
 use shared::identifiers::BundleName;
 use streams::connection::Connection;
 use streams::epoch::ensure_epoch;
@@ -30,7 +31,11 @@ pub(crate) use self::arguments::PublishingArguments;
 use self::report::PublishedRow;
 use crate::operator;
 use crate::output::note;
+use crate::rollout_wait::{WaitOutcome, wait_for};
 use crate::transfer_progress::transfer_progress;
+
+/// Options that contradict each other.
+const WRONG_USAGE: u8 = 2;
 
 /// What is published, and what its releases must say.
 pub(crate) struct Publication {
@@ -44,6 +49,10 @@ pub(crate) struct Publication {
 
 /// Publishes, or says what a publish would do.
 pub(crate) async fn run(publication: Publication, arguments: PublishingArguments) -> anyhow::Result<ExitCode> {
+    if let Some(fault) = arguments.fault(&publication.bundle) {
+        note(&format!("demonctl: {fault}"));
+        return Ok(ExitCode::from(WRONG_USAGE));
+    }
     let progress = transfer_progress();
     let (content, request) = read(&publication, &arguments, &progress).await?;
     let connection = operator::connect(&arguments.connection).await?;
@@ -56,13 +65,26 @@ pub(crate) async fn run(publication: Publication, arguments: PublishingArguments
     let (log, bucket) = (EventLog::new(connection.clone()), ReleaseStore::new(connection.clone()));
     let report = publish(&log, &bucket, &mut author, &content, &request, &progress).await?;
     drop(progress);
+    let waited = match &report.promotion {
+        Some(AutomaticPromotion::Promoted(head) | AutomaticPromotion::AlreadyActive(head)) if arguments.wait.wait => {
+            Some(wait(&connection, &head.promoted, arguments.wait.timeout).await?)
+        }
+        Some(_) | None => None,
+    };
     connection.drain().await;
-    report::print(arguments.output, &PublishedRow::of(&report))?;
-    Ok(exit_code(&report))
+    report::print(arguments.output, &PublishedRow::of(&report, waited.as_ref()))?;
+    Ok(exit_code(&report, waited.as_ref()))
+}
+
+/// Waits for the nodes, and names those that did not follow.
+async fn wait(connection: &Connection, head: &Promoted, limit: Duration) -> anyhow::Result<WaitOutcome> {
+    let outcome = wait_for(connection, &head.bundle, &head.channel, &head.tag, head.tree_digest, limit).await?;
+    outcome.note_stragglers();
+    Ok(outcome)
 }
 
 /// A channel that was frozen between our look and our announcement: the release is there, the channel is not moved.
-fn exit_code(report: &PublishReport) -> ExitCode {
+fn exit_code(report: &PublishReport, waited: Option<&WaitOutcome>) -> ExitCode {
     match &report.promotion {
         Some(AutomaticPromotion::Frozen(head)) => {
             note(&format!(
@@ -77,7 +99,7 @@ fn exit_code(report: &PublishReport) -> ExitCode {
             | AutomaticPromotion::AlreadyActive(_)
             | AutomaticPromotion::MovedAwaySince(_)
             | AutomaticPromotion::Held(_),
-        ) => ExitCode::SUCCESS,
+        ) => waited.map_or(ExitCode::SUCCESS, WaitOutcome::exit_code),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The GitHub source against a GitHub on this machine: what it finds, what it refuses, and where the token goes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
 use acceptance::fake_github::{FakeGitHub, FakeRelease, Fault};
@@ -29,7 +31,7 @@ fn settings(github: &FakeGitHub) -> GitHubSettings {
         tag_prefix: "contracts-".to_owned(),
         connect_timeout: Duration::from_secs(20),
         idle_timeout: Duration::from_secs(20),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
         attempts: 3,
         first_pause: Duration::from_millis(1),
         longest_wait: Duration::from_secs(5),

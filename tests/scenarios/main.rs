@@ -3,13 +3,25 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
+mod bundle_commands;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod event_log;
 #[cfg(test)]
+mod fetch_bundle;
+#[cfg(test)]
+mod github_publisher;
+#[cfg(test)]
+mod github_source;
+#[cfg(test)]
+mod hostile_releases;
+#[cfg(test)]
 mod layout;
+#[cfg(test)]
+mod local_pin;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
@@ -18,6 +30,8 @@ mod other_readers;
 mod permissions;
 #[cfg(test)]
 mod publish_command;
+#[cfg(test)]
+mod publish_hostile_inputs;
 #[cfg(test)]
 mod publisher_service;
 #[cfg(test)]

@@ -50,9 +50,7 @@ async fn a_publish_says_what_it_did_and_the_same_again_adds_nothing() {
     assert_eq!(again["channel"]["effect"], "already_there");
     assert_eq!(ServerContent::of(&operator).await, content);
     // And in words.
-    let mut command = contracts_publish(&world, &source, &[]);
-    command.args(["--output", "table"]);
-    let output = succeeded(command).await;
+    let output = succeeded(contracts_publish(&world, &source, &["--output", "table"])).await;
     assert!(both_outputs(&output).contains(&format!("unchanged: {TAG}")), "{}", both_outputs(&output));
 }
 
@@ -168,9 +166,108 @@ fn assert_same(foretold: &Value, done: &Value) {
     let sequence = foretold["sequence"].take();
     assert!(sequence.is_null() || number(done) >= sequence.as_u64().expect("a number"), "{sequence}");
     for (member, _) in done.as_object().expect("an object") {
-        let only_one = ["dry_run", "sequence", "base", "compared"].contains(&member.as_str());
+        let only_one = ["dry_run", "sequence", "base", "compared", "breaking"].contains(&member.as_str());
         assert!(only_one || foretold[member] == done[member], "{member}: {foretold} {done}");
     }
+}
+
+/// A schema whose readers may rely on property `name` being a text.
+const RELIED_ON: &str = r#"{"type":"object","properties":{"name":{"type":"string"},"size":{"type":"integer"}}}"#;
+const BROKEN: &str = r#"{"type":"object","properties":{"name":{"type":"integer"}}}"#;
+const EXTENDED: &str =
+    r#"{"type":"object","properties":{"name":{"type":"string"},"size":{"type":"integer"},"new":{}}}"#;
+
+#[tokio::test]
+async fn contracts_that_break_their_readers_are_refused_with_schema_and_path() {
+    let world = World::start(&[]).await;
+    let operator = world.raw_operator().await;
+    let source = contracts(world.directory());
+    let schema = source.join("schemas/order.v1.json");
+    write(&schema, RELIED_ON.as_bytes());
+    let first = published(&world, &source, &["--tag", "v1", "--require-compatible"]).await;
+    assert_eq!((&first["base"], &first["compared"]), (&Value::Null, &json!(true)), "nothing to compare with");
+
+    write(&schema, BROKEN.as_bytes());
+    let before = ServerContent::of(&operator).await;
+    let complaint = refused(contracts_publish(&world, &source, &["--tag", "v2", "--require-compatible"])).await;
+    for word in ["`v1`", "order.v1.json#/properties/name", "order.v1.json#/properties/size"] {
+        assert!(complaint.contains(word), "{word}: {complaint}");
+    }
+    let foretold = published(&world, &source, &["--tag", "v2", "--dry-run"]).await;
+    assert_eq!((&foretold["base"], &foretold["compared"]), (&json!("v1"), &json!(true)));
+    let paths: Vec<&Value> = foretold["breaking"].as_array().expect("a list").iter().map(|row| &row["path"]).collect();
+    assert_eq!(paths.len(), 2, "{foretold}");
+    assert_eq!(foretold["breaking"][0]["schema"], "order.v1.json");
+    let refused_too = finished(contracts_publish(&world, &source, &["--dry-run", "--require-compatible"])).await;
+    assert_eq!(refused_too.status.code(), Some(1));
+    assert_eq!(ServerContent::of(&operator).await, before);
+
+    // What adds only is compatible; and what is not asked for is not refused.
+    write(&schema, EXTENDED.as_bytes());
+    let second = published(&world, &source, &["--tag", "v2", "--require-compatible"]).await;
+    assert_eq!(
+        (&second["novelty"], &second["base"], &second["breaking"]),
+        (&json!("announced"), &json!("v1"), &json!([]))
+    );
+    write(&schema, BROKEN.as_bytes());
+    published(&world, &source, &["--tag", "v3", "--no-promote"]).await;
+
+    // Compared with what the channel's readers have, not with the newest; or with whatever is named.
+    let promoted = contracts_publish(&world, &source, &["--tag", "v3", "--require-compatible"]);
+    assert!(refused(promoted).await.contains("`v2`"), "not promoted by the way either");
+    write(&schema, RELIED_ON.as_bytes());
+    let against = |base: &'static str| ["--tag", "v4", "--require-compatible", "--base", base];
+    assert!(
+        refused(contracts_publish(&world, &source, &against("v2"))).await.contains("order.v1.json#/properties/new")
+    );
+    assert!(refused(contracts_publish(&world, &source, &against("v9"))).await.contains("no release `v9`"));
+    let unchanged_since = published(&world, &source, &against("v1")).await;
+    assert_eq!((&unchanged_since["novelty"], &unchanged_since["base"]), (&json!("announced"), &json!("v1")));
+
+    let mut other = world.demonctl();
+    other.args(["bundle", "publish", "--bundle", "policies", "--actor", "ada", "--require-compatible"]).arg(&source);
+    let output = finished(other).await;
+    assert_eq!(output.status.code(), Some(2), "{}", both_outputs(&output));
+}
+
+#[tokio::test]
+async fn contracts_that_no_reader_could_use_are_refused() {
+    let world = World::start(&[]).await;
+    let operator = world.raw_operator().await;
+    let source = contracts(world.directory());
+    write(&source.join("schemas/odd.json"), br#"{"type":"no such type"}"#);
+    write(&source.join("schemas/lost.json"), br##"{"$ref":"#/$defs/nowhere"}"##);
+    let before = ServerContent::of(&operator).await;
+    for options in [&[][..], &["--dry-run"]] {
+        let complaint = refused(contracts_publish(&world, &source, options)).await;
+        for word in ["odd.json", "lost.json", "nowhere"] {
+            assert!(complaint.contains(word), "{word}: {complaint}");
+        }
+    }
+    assert_eq!(ServerContent::of(&operator).await, before);
+}
+
+#[tokio::test]
+async fn a_publish_waits_for_the_nodes_where_it_is_told_to() {
+    let world = World::start(&["n1", "n2"]).await;
+    let source = contracts(world.directory());
+    let first = published(&world, &source, &["--wait"]).await;
+    assert_eq!(first["wait"], json!({ "followed": [], "stragglers": [] }), "nobody is there");
+    let mut agents = [world.start_agent("n1"), world.start_agent("n2")];
+    for agent in &mut agents {
+        agent.switched_to(TAG).await;
+    }
+    change_one_contract(&source, "second");
+    let second = published(&world, &source, &["--tag", "v2", "--wait", "--timeout", "30s"]).await;
+    assert_eq!(second["wait"]["followed"], json!(["n1", "n2"]));
+
+    agents[0].process.signal(rustix::process::Signal::STOP);
+    change_one_contract(&source, "third");
+    let late = finished(contracts_publish(&world, &source, &["--tag", "v3", "--wait", "--timeout", "2s"])).await;
+    agents[0].process.signal(rustix::process::Signal::CONT);
+    assert_eq!(late.status.code(), Some(3), "{}", both_outputs(&late));
+    let row: Value = serde_json::from_slice(&late.stdout).expect("JSON");
+    assert_eq!((&row["novelty"], &row["wait"]["stragglers"][0]["node"]), (&json!("announced"), &json!("n1")));
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ pub mod raw_client;
 pub mod reserved_port;
 pub mod sample_trees;
 pub mod server;
+pub mod shell;
 pub mod stored_log;
 pub mod waiting;
 pub mod workspace_binary;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use chrono::Utc;
 use publisher::build::SourceContent;
 use publisher::progress::Progress;
 use publisher::publish_cycle::PublishRequest;
@@ -16,7 +17,9 @@ use streams::release_store::ReleaseStore;
 use subscriber::node_report::NodeReport;
 
 use super::report::{self, PublishedRow};
+use crate::history_follower::HistoryFollower;
 use crate::output::{OutputFormat, note};
+use crate::rollout_wait::live_followers;
 
 /// Shows what a publish would do. Fails where the publish itself would be refused, after showing it.
 pub(super) async fn run(
@@ -33,10 +36,7 @@ pub(super) async fn run(
     let preview = preview(stores, actor, content, request, &progress).await?;
     drop(progress);
     let nodes = match (&request.channel, stores) {
-        (Some(channel), Some(_)) => {
-            let entries = NodeTable::new(connection.clone()).list().await.context("the nodes are not known")?;
-            following(&entries, &request.bundle, channel)
-        }
+        (Some(channel), Some(_)) => nodes(connection, &request.bundle, channel).await?,
         (None, _) | (_, None) => Vec::new(),
     };
     note("demonctl: dry run: nothing is written");
@@ -60,13 +60,26 @@ fn refused(preview: &PublishPreview, request: &PublishRequest) -> anyhow::Result
     Ok(())
 }
 
-/// The nodes that say they follow a channel of a bundle, by name.
-fn following(entries: &[NodeEntry], bundle: &BundleName, channel: &ChannelName) -> Vec<NodeName> {
-    let follows = |entry: &&NodeEntry| {
+/// The live nodes that follow a channel, by name: those that `--wait` would wait for, and those that wait for the
+/// channel's first release.
+async fn nodes(connection: &Connection, bundle: &BundleName, channel: &ChannelName) -> anyhow::Result<Vec<NodeName>> {
+    let entries = NodeTable::new(connection.clone()).list().await.context("the nodes are not known")?;
+    let mut log = HistoryFollower::start(connection).await?;
+    log.read_on().await?;
+    let mut nodes = live_followers(bundle, channel, &entries, log.history(), log.events(), Utc::now());
+    nodes.extend(following(&entries, bundle, channel));
+    Ok(nodes.into_iter().collect())
+}
+
+/// The nodes that say they follow a channel of a bundle.
+fn following<'a>(
+    entries: &'a [NodeEntry],
+    bundle: &'a BundleName,
+    channel: &'a ChannelName,
+) -> impl Iterator<Item = NodeName> + use<'a> {
+    let follows = move |entry: &&NodeEntry| {
         let report: Option<NodeReport> = serde_json::from_slice(&entry.value).ok();
         report.is_some_and(|report| report.bundle == *bundle && report.channel.as_ref() == Some(channel))
     };
-    let mut nodes: Vec<NodeName> = entries.iter().filter(follows).map(|entry| entry.node.clone()).collect();
-    nodes.sort();
-    nodes
+    entries.iter().filter(follows).map(|entry| entry.node.clone())
 }

@@ -1,6 +1,7 @@
 //! What a publish did, or would do: one JSON document for scripts, some lines for people.
 
 use publisher::channel::AutomaticPromotion;
+use publisher::compatibility::BreakingChange;
 use publisher::publish_cycle::{Comparison, Novelty, PublishReport};
 use publisher::publish_preview::{PreviewedMove, PublishPreview};
 use serde::Serialize;
@@ -9,6 +10,7 @@ use shared::event::{GitFacts, Hold, ObjectReference, Published, Trigger};
 use shared::identifiers::{BundleName, ChannelName, NodeName, Tag};
 
 use crate::output::{OutputFormat, print_line};
+use crate::rollout_wait::WaitOutcome;
 
 /// What became of the release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -63,6 +65,15 @@ struct ArchiveRow {
     sha256: Sha256Digest,
 }
 
+/// One change that breaks who reads the release before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct BreakingRow {
+    #[serde(flatten)]
+    change: BreakingChange,
+    /// The same for people.
+    text: String,
+}
+
 /// A publish as scripts read it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct PublishedRow {
@@ -86,19 +97,23 @@ pub(super) struct PublishedRow {
     base: Option<Tag>,
     /// Whether they were compared.
     compared: bool,
-    breaking: Vec<String>,
+    breaking: Vec<BreakingRow>,
     /// Nodes that follow the channel, as far as they are alive; only of a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<Vec<NodeName>>,
+    /// Only with `--wait`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait: Option<WaitOutcome>,
 }
 
 impl PublishedRow {
     /// Of a publish that happened.
-    pub(super) fn of(report: &PublishReport) -> Self {
+    pub(super) fn of(report: &PublishReport, waited: Option<&WaitOutcome>) -> Self {
         let release = &report.release;
         Self {
             sequence: Some(release.stream_sequence),
             channel: report.promotion.as_ref().map(|promotion| channel_row(promotion, &release.published)),
+            wait: waited.cloned(),
             ..Self::about(&release.published, report.novelty, report.compatibility.as_ref())
         }
     }
@@ -144,9 +159,10 @@ impl PublishedRow {
             base: comparison.and_then(|comparison| comparison.base.clone()),
             compared: comparison.is_some(),
             breaking: comparison
-                .map(|comparison| comparison.breaking.iter().map(ToString::to_string).collect())
+                .map(|comparison| comparison.breaking.iter().map(BreakingRow::of).collect())
                 .unwrap_or_default(),
             nodes: None,
+            wait: None,
         }
     }
 
@@ -173,7 +189,7 @@ impl PublishedRow {
             lines.push(match (&self.base, self.breaking.as_slice()) {
                 (None, _) => "compatible: there is no release to compare with".to_owned(),
                 (Some(base), []) => format!("compatible with {base}"),
-                (Some(base), breaking) => format!("breaks readers of {base}: {}", breaking.join("; ")),
+                (Some(base), breaking) => format!("breaks readers of {base}: {}", in_words(breaking)),
             });
         }
         if let Some(nodes) = &self.nodes {
@@ -183,7 +199,19 @@ impl PublishedRow {
                 names => format!("nodes: {} ({})", names.len(), names.join(", ")),
             });
         }
+        lines.extend(self.wait.as_ref().map(|wait| wait.summary(tag)));
         lines
+    }
+}
+
+/// Changes in one line.
+fn in_words(breaking: &[BreakingRow]) -> String {
+    breaking.iter().map(|row| row.text.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+impl BreakingRow {
+    fn of(change: &BreakingChange) -> Self {
+        Self { change: change.clone(), text: change.to_string() }
     }
 }
 

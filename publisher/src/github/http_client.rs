@@ -294,15 +294,18 @@ impl GitHubError {
     }
 }
 
-/// Whether an error of the client comes from TLS. It files them under input/output errors of connecting.
+/// Whether an error of the client comes from TLS. It files them under input/output errors, some of them twice.
 fn is_tls(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if error.is::<rustls::Error>() || wrapped.is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>) {
+        if error.is::<rustls::Error>() || error.downcast_ref().is_some_and(wraps_tls) {
             return true;
         }
         cause = error.source();
     }
     false
+}
+
+fn wraps_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>() || inner.downcast_ref().is_some_and(wraps_tls))
 }

@@ -94,14 +94,12 @@ impl Fault {
             Self::CutOff => {
                 let half = body.slice(..body.len() / 2);
                 let bytes = stream::unfold(Some(half), |half| async move {
-                    match half {
-                        Some(half) => Some((Ok(half), None)),
-                        None => {
-                            // What was sent is on its way by then.
-                            tokio::time::sleep(FLUSH).await;
-                            Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), None))
-                        }
+                    if let Some(half) = half {
+                        return Some((Ok(half), None));
                     }
+                    // What was sent is on its way by then.
+                    tokio::time::sleep(FLUSH).await;
+                    Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), None))
                 });
                 with_length(Body::from_stream(bytes), body.len())
             }
