@@ -21,6 +21,10 @@ mod publish_command;
 #[cfg(test)]
 mod publish_hostile_inputs;
 #[cfg(test)]
+mod publish_interrupted;
+#[cfg(test)]
+mod publish_refused;
+#[cfg(test)]
 mod release_store;
 #[cfg(test)]
 mod shared_state;
