@@ -3,7 +3,11 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
+mod channel_moves;
+#[cfg(test)]
 mod containers;
+#[cfg(test)]
+mod contracts_validate;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
@@ -36,3 +40,5 @@ mod tampering;
 mod transport_security;
 #[cfg(test)]
 mod up;
+#[cfg(test)]
+mod withdrawal;

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod certificates;
 pub mod handmade_release;
+pub mod operations;
 pub mod operator_mode;
 pub mod process;
 pub mod publishing;

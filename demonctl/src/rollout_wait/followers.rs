@@ -202,3 +202,6 @@ fn failure_words(goal: &Goal<'_>, events: &[StoredEvent], node: &NodeName, event
         Some(_) | None => event_type.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;
