@@ -4,6 +4,7 @@ mod diff;
 mod fetch;
 mod list;
 mod publish;
+mod release_difference;
 mod show;
 
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ pub(crate) enum BundleCommand {
     /// Publish a directory as a release of a bundle, where it changed.
     Publish(Box<publish::PublishArguments>),
     /// Fetch a release, verify it and put its files into a directory.
-    Fetch(fetch::FetchArguments),
+    Fetch(Box<fetch::FetchArguments>),
     /// List a bundle's releases, newest first.
     List(list::ListArguments),
     /// Show one release: digests, objects, files, where it comes from.
@@ -42,7 +43,7 @@ impl BundleCommand {
 pub(crate) async fn run(command: BundleCommand) -> anyhow::Result<ExitCode> {
     match command {
         BundleCommand::Publish(arguments) => publish::run(*arguments).await,
-        BundleCommand::Fetch(arguments) => fetch::run(arguments).await,
+        BundleCommand::Fetch(arguments) => fetch::run(*arguments).await,
         BundleCommand::List(arguments) => list::run(arguments).await,
         BundleCommand::Show(arguments) => show::run(arguments).await,
         BundleCommand::Diff(arguments) => diff::run(arguments).await,

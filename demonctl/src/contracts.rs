@@ -5,6 +5,7 @@ mod fetch_bundle;
 mod history;
 mod list_releases;
 mod publish;
+mod source;
 mod validate;
 
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ pub(crate) enum ContractsCommand {
     /// Publish the contracts as a release, where they changed.
     Publish(Box<publish::PublishArguments>),
     /// Fetch contract bundle from GitHub releases, or from NATS
-    FetchBundle(fetch_bundle::FetchBundleArguments),
+    FetchBundle(Box<fetch_bundle::FetchBundleArguments>),
     /// List available contract bundle releases
     ListReleases(list_releases::ListReleasesArguments),
     /// Check a bundle file: structure, schemas, references.
@@ -47,7 +48,7 @@ pub(crate) async fn run(command: ContractsCommand) -> anyhow::Result<ExitCode> {
     match command {
         ContractsCommand::Bundle(arguments) => bundle::run(arguments).await,
         ContractsCommand::Publish(arguments) => publish::run(*arguments).await,
-        ContractsCommand::FetchBundle(arguments) => fetch_bundle::run(arguments).await,
+        ContractsCommand::FetchBundle(arguments) => fetch_bundle::run(*arguments).await,
         ContractsCommand::ListReleases(arguments) => list_releases::run(arguments).await,
         ContractsCommand::Validate(arguments) => validate::run(arguments).await,
         ContractsCommand::History(arguments) => history::run(*arguments).await,

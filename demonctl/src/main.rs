@@ -6,6 +6,7 @@
 
 mod bundle;
 mod channel;
+mod checkout;
 mod contracts;
 mod demo;
 mod event_text;

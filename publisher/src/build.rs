@@ -63,6 +63,7 @@ pub struct SourceContent {
 enum ContentKind {
     Contracts(ContractsBundle),
     Tree(SourceTree),
+    PrebuiltContracts { tree: SourceTree, bundle_json: Bytes },
 }
 
 impl SourceContent {
@@ -77,6 +78,15 @@ impl SourceContent {
         Ok(Self { content_digest, kind: ContentKind::Tree(source) })
     }
 
+    /// Contracts that are a release's tree already, byte for byte: nothing is derived from facts. Their digest is that
+    /// of their `bundle.json`, as it is wherever else they are published; the caller has verified the other files.
+    pub fn prebuilt_contracts(tree: SourceTree, bundle_json: Bytes) -> Self {
+        Self {
+            content_digest: Sha256Digest::of(&bundle_json),
+            kind: ContentKind::PrebuiltContracts { tree, bundle_json },
+        }
+    }
+
     /// What "unchanged" compares: the SHA-256 of `bundle.json` for contracts, else the tree digest.
     pub fn content_digest(&self) -> Sha256Digest {
         self.content_digest
@@ -86,6 +96,7 @@ impl SourceContent {
     pub(crate) fn bundle_json(&self) -> Option<Bytes> {
         match &self.kind {
             ContentKind::Contracts(contracts) => Some(contracts.bundle_json_bytes()),
+            ContentKind::PrebuiltContracts { bundle_json, .. } => Some(bundle_json.clone()),
             ContentKind::Tree(_) => None,
         }
     }
@@ -93,7 +104,7 @@ impl SourceContent {
     fn tree(&self, facts: &ReleaseFacts) -> Result<SourceTree, BuildError> {
         match &self.kind {
             ContentKind::Contracts(contracts) => contracts.tree(facts).map_err(BuildError::Contracts),
-            ContentKind::Tree(tree) => Ok(tree.clone()),
+            ContentKind::Tree(tree) | ContentKind::PrebuiltContracts { tree, .. } => Ok(tree.clone()),
         }
     }
 }

@@ -20,11 +20,11 @@ use crate::source::{SourceTree, list};
 /// The bundle whose releases have this form.
 pub const CONTRACTS_BUNDLE: &str = "contracts";
 /// Version of the two documents' form.
-const FORM_VERSION: &str = "1.0.0";
+pub const FORM_VERSION: &str = "1.0.0";
 /// The file that holds the contracts.
 pub const BUNDLE_FILE: &str = "bundle.json";
-const MANIFEST_FILE: &str = "manifest.json";
-const DIGEST_FILE: &str = "bundle.sha256";
+pub(crate) const MANIFEST_FILE: &str = "manifest.json";
+pub(crate) const DIGEST_FILE: &str = "bundle.sha256";
 /// Where the result envelope lies in the source, and under which name it stands among the schemas.
 const RESULT_ENVELOPE: (&str, &str) = ("envelopes/result.json", "result-envelope.json");
 

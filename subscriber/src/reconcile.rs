@@ -4,9 +4,11 @@
 //! can be dropped at any await; what it leaves on disk is what a crash would leave, and the next start deals with it.
 
 mod agent;
+mod cache_watch;
 mod effects;
 mod heartbeat;
 mod look;
+mod pinning;
 mod resume;
 mod show;
 mod wake_ups;
@@ -25,8 +27,9 @@ use tokio_util::task::TaskTracker;
 
 use self::agent::{Agent, Memory};
 use self::wake_ups::WakeUps;
+use crate::agent_presence::AgentFacts;
 use crate::cache::{Cache, CacheError};
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, Follow};
 use crate::reports::Reporter;
 use crate::state_directory::{StateDirectory, StateError};
 
@@ -59,6 +62,7 @@ pub enum AgentError {
 pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
     let directory = StateDirectory::open(&config.state_dir)?;
     let state = directory.load(&config.bundle)?;
+    directory.introduce(&facts_of(&config))?;
     let outbox = Outbox::open(&directory.outbox(), config.node.clone()).map_err(AgentError::Outbox)?;
     let cache = Cache::new(&config.cache);
     cache.ensure()?;
@@ -125,4 +129,18 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
         tracing::warn!("the agent did not end in time and is cut off; nothing on disk depends on it");
     }
     Ok(())
+}
+
+fn facts_of(config: &AgentConfig) -> AgentFacts {
+    let tag = match &config.follow {
+        Follow::Tag(tag) => Some(tag.clone()),
+        Follow::Channel(_) => None,
+    };
+    AgentFacts {
+        node: config.node.clone(),
+        bundle: config.bundle.clone(),
+        channel: config.follow.channel().cloned(),
+        tag,
+        process_id: std::process::id(),
+    }
 }

@@ -129,6 +129,7 @@ impl Reporter {
             | StageFailure::Cache(_)
             | StageFailure::Staging(_)
             | StageFailure::Activation(_)
+            | StageFailure::Pin(_)
             | StageFailure::Interrupted(_) => self.download_failed(release, failure, running, event).await,
         }
     }

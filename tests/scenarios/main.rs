@@ -3,6 +3,8 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
+mod bundle_commands;
+#[cfg(test)]
 mod channel_moves;
 #[cfg(test)]
 mod containers;
@@ -13,7 +15,17 @@ mod demo;
 #[cfg(test)]
 mod event_log;
 #[cfg(test)]
+mod fetch_bundle;
+#[cfg(test)]
+mod github_publisher;
+#[cfg(test)]
+mod github_source;
+#[cfg(test)]
+mod hostile_releases;
+#[cfg(test)]
 mod layout;
+#[cfg(test)]
+mod local_pin;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]

@@ -131,7 +131,7 @@ async fn to_a_frozen_channel_nothing_is_published_and_others_are_not_concerned()
     // A publisher by itself goes on publishing and leaves the channel.
     let mut publisher = world.publisher();
     change_one_contract(&source, "fourth");
-    publisher.args(["--once", "--tag", "v4"]).arg("--source").arg(&source);
+    publisher.args(["--tag", "v4"]).arg("--source").arg(&source);
     succeeded(publisher).await;
     assert_eq!(ServerContent::of(&operator).await.on(HEAD).len(), 2, "moved once, frozen once");
 }

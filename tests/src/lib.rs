@@ -6,7 +6,10 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod fake_github;
+pub mod forward_proxy;
 pub mod handmade_release;
+pub mod loopback_server;
 pub mod operations;
 pub mod operator_mode;
 pub mod process;
@@ -15,6 +18,7 @@ pub mod raw_client;
 pub mod reserved_port;
 pub mod sample_trees;
 pub mod server;
+pub mod shell;
 pub mod stored_log;
 pub mod waiting;
 pub mod workspace_binary;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::heartbeat::jittered;
 use super::look::catch_up_pause;
+use super::pinning::KnownPin;
 use super::resume::is_current;
 use super::show::Rivalry;
 use super::wake_ups::{Wake, WakeUps};
@@ -52,6 +53,7 @@ pub(super) struct Agent {
     /// How it was announced, as far as that was looked up.
     pub(super) announced: Option<(u64, Published)>,
     pub(super) withdrawn: Withdrawn,
+    pub(super) known_pin: KnownPin,
     /// Whether `current` is the remembered release and not known to be damaged.
     pub(super) intact: bool,
     /// Releases in the cache that are not what they should be.
@@ -152,6 +154,7 @@ impl Agent {
             desired: None,
             announced: None,
             withdrawn: Withdrawn::default(),
+            known_pin: KnownPin::default(),
             intact: false,
             damaged: BTreeSet::new(),
             staged: None,
@@ -178,6 +181,7 @@ impl Agent {
 
     /// Lives for ever; ends by being dropped.
     pub(super) async fn live(&mut self, wake_ups: &mut WakeUps) {
+        self.refresh_pin().await;
         self.resume().await;
         self.show();
         // Offline, the last good release is put back in place if it is here.
@@ -186,11 +190,12 @@ impl Agent {
         loop {
             let rest = self.round(wake_ups).await;
             self.show();
+            wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
             let timer = Instant::now() + rest;
             loop {
                 match wake_ups.next(timer).await {
                     Wake::Outbox => self.show(),
-                    Wake::Live | Wake::Timer => break,
+                    Wake::Live | Wake::Cache | Wake::Timer => break,
                     Wake::Connected => {
                         self.fruitless = 0;
                         self.state.failures.retry_now(Utc::now(), &[FailureKind::Download]);
@@ -212,6 +217,7 @@ impl Agent {
         if self.state.unreported.is_some() {
             self.report_switch().await;
         }
+        self.refresh_pin().await;
         self.check_current().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
             self.collect_at = None;
@@ -274,7 +280,7 @@ impl Agent {
         let (cache, tag) = (self.cache.clone(), active.id.tag.clone());
         let there = spawn_blocking(move || is_current(&cache, &tag)).await.unwrap_or(true);
         if !there {
-            tracing::warn!("the current release is gone from the cache or was replaced by hand; it is put back");
+            tracing::warn!("the cache does not show the release that this node switched to: looking what should run");
             self.intact = false;
             self.staged = None;
         }
