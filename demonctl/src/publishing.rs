@@ -8,7 +8,6 @@ mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use chrono::Utc;
@@ -30,8 +29,8 @@ use tokio::task::spawn_blocking;
 pub(crate) use self::arguments::PublishingArguments;
 use self::report::PublishedRow;
 use crate::operator;
-use crate::output::note;
-use crate::rollout_wait::{WaitOutcome, wait_for};
+use crate::output::{OutputFormat, note, print_line};
+use crate::rollout_wait::wait_for;
 use crate::transfer_progress::transfer_progress;
 
 /// Options that contradict each other.
@@ -65,42 +64,57 @@ pub(crate) async fn run(publication: Publication, arguments: PublishingArguments
     let (log, bucket) = (EventLog::new(connection.clone()), ReleaseStore::new(connection.clone()));
     let report = publish(&log, &bucket, &mut author, &content, &request, &progress).await?;
     drop(progress);
-    let waited = match &report.promotion {
+    let mut row = PublishedRow::of(&report);
+    let followed = match &report.promotion {
         Some(AutomaticPromotion::Promoted(head) | AutomaticPromotion::AlreadyActive(head)) if arguments.wait.wait => {
-            Some(wait(&connection, &head.promoted, arguments.wait.timeout).await?)
+            wait(&connection, &head.promoted, &arguments, &mut row).await?
         }
-        Some(_) | None => None,
+        Some(_) | None => {
+            report::print(arguments.output, &row)?;
+            ExitCode::SUCCESS
+        }
     };
     connection.drain().await;
-    report::print(arguments.output, &PublishedRow::of(&report, waited.as_ref()))?;
-    Ok(exit_code(&report, waited.as_ref()))
+    Ok(frozen_meanwhile(&report).unwrap_or(followed))
 }
 
-/// Waits for the nodes, and names those that did not follow.
-async fn wait(connection: &Connection, head: &Promoted, limit: Duration) -> anyhow::Result<WaitOutcome> {
-    let outcome = wait_for(connection, &head.bundle, &head.channel, &head.tag, head.tree_digest, limit).await?;
-    outcome.note_stragglers();
-    Ok(outcome)
+/// Waits for the nodes, and names those that did not follow. What was published is printed however the wait ends.
+async fn wait(
+    connection: &Connection,
+    head: &Promoted,
+    arguments: &PublishingArguments,
+    row: &mut PublishedRow,
+) -> anyhow::Result<ExitCode> {
+    let for_people = arguments.output == OutputFormat::Table;
+    if for_people {
+        report::print(arguments.output, row)?;
+    }
+    let limit = arguments.wait.timeout;
+    let waited = wait_for(connection, &head.bundle, &head.channel, &head.tag, head.tree_digest, limit).await;
+    match &waited {
+        Ok(outcome) => {
+            if for_people {
+                print_line(&outcome.summary(&head.tag))?;
+            }
+            outcome.note_stragglers();
+            row.add_wait(outcome.clone());
+        }
+        Err(_) => note("demonctl: the release is published; whether the nodes follow is not known"),
+    }
+    if !for_people {
+        report::print(arguments.output, row)?;
+    }
+    Ok(waited?.exit_code())
 }
 
 /// A channel that was frozen between our look and our announcement: the release is there, the channel is not moved.
-fn exit_code(report: &PublishReport, waited: Option<&WaitOutcome>) -> ExitCode {
-    match &report.promotion {
-        Some(AutomaticPromotion::Frozen(head)) => {
-            note(&format!(
-                "demonctl: the release is published, but channel `{}` was frozen meanwhile by `{}`",
-                head.promoted.channel, head.promoted.actor
-            ));
-            ExitCode::FAILURE
-        }
-        None
-        | Some(
-            AutomaticPromotion::Promoted(_)
-            | AutomaticPromotion::AlreadyActive(_)
-            | AutomaticPromotion::MovedAwaySince(_)
-            | AutomaticPromotion::Held(_),
-        ) => waited.map_or(ExitCode::SUCCESS, WaitOutcome::exit_code),
-    }
+fn frozen_meanwhile(report: &PublishReport) -> Option<ExitCode> {
+    let Some(AutomaticPromotion::Frozen(head)) = &report.promotion else { return None };
+    note(&format!(
+        "demonctl: the release is published, but channel `{}` was frozen meanwhile by `{}`",
+        head.promoted.channel, head.promoted.actor
+    ));
+    Some(ExitCode::FAILURE)
 }
 
 /// Reads the source and decides what can be decided without the server.
@@ -202,23 +216,23 @@ mod tests {
 
     const SHA: &str = "0658fb8b7c6a59483726150413f2e1d0c9b8a796";
 
-    fn found(tree: TreeState) -> Option<Commit> {
+    fn found(tree: TreeState) -> Commit {
         let facts = GitFacts {
             sha: "1".repeat(40),
             repository: Some("acme/contracts".to_owned()),
             reference: Some("refs/heads/main".to_owned()),
         };
-        Some(Commit { facts, tree })
+        Commit { facts, tree }
     }
 
     #[test]
     fn what_is_given_wins_over_what_git_says() {
-        let decided = decide_commit(found(TreeState::Dirty), Some(SHA.to_owned()), None, None).unwrap().unwrap();
+        let decided = decide_commit(Some(found(TreeState::Dirty)), Some(SHA.to_owned()), None, None).unwrap().unwrap();
         assert_eq!((decided.facts.sha.as_str(), decided.tree), (SHA, TreeState::Clean));
         assert_eq!(decided.facts.repository.as_deref(), Some("acme/contracts"));
 
         let reference = Some("refs/tags/v1".to_owned());
-        let decided = decide_commit(found(TreeState::Dirty), None, None, reference).unwrap().unwrap();
+        let decided = decide_commit(Some(found(TreeState::Dirty)), None, None, reference).unwrap().unwrap();
         assert_eq!(decided.tree, TreeState::Dirty);
         assert_eq!(decided.facts.reference.as_deref(), Some("refs/tags/v1"));
         assert_eq!(decided.facts.sha, "1".repeat(40));

@@ -127,10 +127,19 @@ impl ContractsBundle {
     /// Takes the contracts of a source: files directly in `schemas/`, `api-contracts/` and `wit/`, and the result
     /// envelope. Everything else stays behind. Reports all problems, not only the first.
     pub fn from_source(source: &SourceTree) -> Result<Self, ContractsError> {
+        Self::of(source, |_| true)
+    }
+
+    /// The same with an empty `wit`. Such a bundle is for looking at: what is released has its WIT definitions.
+    pub fn from_source_without_wit(source: &SourceTree) -> Result<Self, ContractsError> {
+        Self::of(source, |place| !matches!(place, Place::Wit(_)))
+    }
+
+    fn of(source: &SourceTree, taken: fn(&Place) -> bool) -> Result<Self, ContractsError> {
         let mut document = BundleDocument { version: FORM_VERSION, ..BundleDocument::default() };
         let mut problems = Vec::new();
         for file in source.files() {
-            let Some(place) = place_of(&file.path) else { continue };
+            let Some(place) = place_of(&file.path).filter(taken) else { continue };
             if let Err(problem) = document.add(file, place, source.read(file)) {
                 problems.push(problem);
             }

@@ -148,7 +148,11 @@ pub async fn publish(
         Decision::Unchanged(release) => (release, Novelty::Unchanged),
         Decision::AlreadyAnnounced(release) => (release, Novelty::AlreadyAnnounced),
         Decision::AnnounceAgain(tag) => {
-            // Nobody hears again of what the bucket no longer gives.
+            // Nobody hears again of what the bucket no longer gives. What is there says from what it was built.
+            let stored = earlier_storing(bucket, &request.bundle, &tag).await.map_err(PublishError::ReadStore)?;
+            if stored.is_none() {
+                return Err(PublishError::ObjectsGone { tag });
+            }
             let stored = store_release(bucket, content, request, &tag, progress).await?;
             progress.begin(Stage::Announce, None);
             let release = announce_again(log, author, &stored, request.trigger).await;

@@ -5,7 +5,11 @@
 #[cfg(test)]
 mod bundle_commands;
 #[cfg(test)]
+mod channel_moves;
+#[cfg(test)]
 mod containers;
+#[cfg(test)]
+mod contracts_validate;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
@@ -33,6 +37,10 @@ mod publish_command;
 #[cfg(test)]
 mod publish_hostile_inputs;
 #[cfg(test)]
+mod publish_interrupted;
+#[cfg(test)]
+mod publish_refused;
+#[cfg(test)]
 mod publisher_service;
 #[cfg(test)]
 mod publisher_service_github;
@@ -52,3 +60,5 @@ mod tampering;
 mod transport_security;
 #[cfg(test)]
 mod up;
+#[cfg(test)]
+mod withdrawal;

@@ -10,6 +10,7 @@ pub mod fake_github;
 pub mod forward_proxy;
 pub mod handmade_release;
 pub mod loopback_server;
+pub mod operations;
 pub mod operator_mode;
 pub mod process;
 pub mod publisher_service;

@@ -218,10 +218,9 @@ impl<'a> Comparison<'a> {
 
     fn items(&self, position: &Position<'a>, from: &Conjunction<'a>, to: &Conjunction<'a>, queue: &mut Waiting<'a>) {
         let positions = from.positions().max(to.positions()).min(POSITIONS);
-        let (each, rest) = match (to.values("prefixItems").next(), positions) {
-            (None, 1..) => ("items", "additionalItems"),
-            (Some(_), _) | (None, _) => ("prefixItems", "items"),
-        };
+        // As the older dialects write it, or as the newer ones do.
+        let older = positions > 0 && to.values("prefixItems").next().is_none();
+        let (each, rest) = if older { ("items", "additionalItems") } else { ("prefixItems", "items") };
         for index in 0..=positions {
             let schemas = to.items(self.new, index);
             if !schemas.is_empty() {
@@ -312,7 +311,10 @@ fn types<'a>(position: &Position<'a>, from: &Conjunction<'a>, to: &Conjunction<'
     let known = from.types();
     let possible: BTreeSet<&str> = match from.listed() {
         // Only what was listed could come.
-        Some(listed) => listed.into_iter().map(type_of).collect(),
+        Some(listed) => {
+            let types = listed.into_iter().map(type_of);
+            types.filter(|name| known.as_ref().is_none_or(|known| allows(known, name))).collect()
+        }
         None => known.clone().unwrap_or_else(all_types),
     };
     if possible.iter().any(|name| !allows(&allowed, name)) {

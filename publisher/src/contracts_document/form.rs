@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use shared::digest::Sha256Digest;
 
-use super::{BUNDLE_BYTES, ContractsDocument, Defect, SECTION_ENTRIES, SchemaText, in_schema, pointer, strict_json};
+use super::{
+    BUNDLE_BYTES, ContractsDocument, Defect, SCHEMA_BYTES, SECTION_ENTRIES, SchemaText, in_schema, pointer, strict_json,
+};
 
 /// Longest name of an entry, in bytes: as long as a file name may be.
 const NAME_BYTES: usize = 255;
@@ -23,14 +25,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<ContractsDocument, Vec<Defect>> {
         return Err(vec![Defect::new("", format!("it is {}, not an object", kind_of(&json.value)))]);
     };
 
-    let version = match object.remove("version") {
-        None => None,
-        Some(Value::String(version)) => Some(version),
-        Some(other) => {
-            defects.push(Defect::new("/version", format!("it is {}, not a string", kind_of(&other))));
-            None
-        }
-    };
+    let version = object.remove("version");
+    if let Some(other) = version.as_ref().filter(|version| !version.is_string()) {
+        defects.push(Defect::new("/version", format!("it is {}, not a string", kind_of(other))));
+    }
+    let version = version.and_then(|version| version.as_str().map(str::to_owned));
     if !object.contains_key("schemas") {
         defects.push(Defect::new("/schemas", "it is missing"));
     }
@@ -57,13 +56,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<ContractsDocument, Vec<Defect>> {
 
 /// A section of texts by name; `None` where it is absent.
 fn section(object: &mut Map<String, Value>, key: &str, defects: &mut Vec<Defect>) -> Option<BTreeMap<String, String>> {
-    let entries = match object.remove(key)? {
-        Value::Object(entries) => entries,
-        other => {
-            let message = format!("it is {}, not an object of texts by name", kind_of(&other));
-            defects.push(Defect::new(pointer(&[key]), message));
-            return None;
-        }
+    let section = object.remove(key)?;
+    let Value::Object(entries) = section else {
+        let message = format!("it is {}, not an object of texts by name", kind_of(&section));
+        defects.push(Defect::new(pointer(&[key]), message));
+        return None;
     };
     if entries.len() > SECTION_ENTRIES {
         let message = format!("it has {} entries, more than the {SECTION_ENTRIES} allowed", entries.len());
@@ -76,14 +73,11 @@ fn section(object: &mut Map<String, Value>, key: &str, defects: &mut Vec<Defect>
         if let Some(fault) = fault_of_name(&name) {
             defects.push(Defect::new(&path, fault));
         }
-        match value {
-            Value::String(text) => {
-                texts.insert(name, text);
-            }
-            other => {
-                let message = format!("it is {}, not a string with the file's text", kind_of(&other));
-                defects.push(Defect::new(path, message));
-            }
+        if let Value::String(text) = value {
+            texts.insert(name, text);
+        } else {
+            let message = format!("it is {}, not a string with the file's text", kind_of(&value));
+            defects.push(Defect::new(path, message));
         }
     }
     Some(texts)
@@ -107,15 +101,24 @@ fn fault_of_name(name: &str) -> Option<&'static str> {
 fn schemas(texts: BTreeMap<String, String>, defects: &mut Vec<Defect>) -> BTreeMap<String, SchemaText> {
     let mut schemas = BTreeMap::new();
     for (name, text) in texts {
+        let mut refuse = |message: String| defects.push(Defect::new(in_schema(&name, &""), message));
+        if text.len() > SCHEMA_BYTES {
+            refuse(format!("it has {} bytes, more than the {SCHEMA_BYTES} allowed", text.len()));
+            continue;
+        }
         match strict_json::read(text.as_bytes()) {
+            Ok(json) if json.too_far_inside => {
+                refuse(format!(
+                    "it holds something at a JSON Pointer of more than {} bytes",
+                    strict_json::POINTER_BYTES
+                ));
+            }
             Ok(json) => {
                 let twice = |inner: String| Defect::new(in_schema(&name, &inner), "the key is there more than once");
                 defects.extend(json.duplicates.into_iter().map(twice));
                 schemas.insert(name, SchemaText { text, value: json.value });
             }
-            Err(error) => {
-                defects.push(Defect::new(in_schema(&name, &""), format!("the text is not JSON: {error}")));
-            }
+            Err(error) => refuse(format!("the text is not JSON: {error}")),
         }
     }
     schemas

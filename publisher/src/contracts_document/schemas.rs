@@ -123,7 +123,7 @@ fn meta_schema(draft: Draft) -> jsonschema::meta::MetaValidator<'static> {
         Draft::Draft6 => jsonschema::draft6::meta::validator(),
         Draft::Draft7 => jsonschema::draft7::meta::validator(),
         Draft::Draft201909 => jsonschema::draft201909::meta::validator(),
-        _ => jsonschema::draft202012::meta::validator(),
+        Draft::Draft202012 | _ => jsonschema::draft202012::meta::validator(),
     }
 }
 

@@ -62,7 +62,7 @@ pub enum PublishError {
         defects: Vec<Defect>,
     },
     /// The contracts break who reads the release before them. Nothing was stored.
-    #[error("the contracts break who reads release `{base}`: {}", list(.breaking))]
+    #[error("the contracts break who reads release `{base}`: {}", all(.breaking))]
     Incompatible {
         /// The release they were compared with.
         base: Tag,
@@ -84,6 +84,12 @@ pub enum PublishError {
     /// No tag can be derived.
     #[error("the release has no tag")]
     Tag(#[source] TagError),
+    /// The tag was announced, but the bucket has nothing of it any more, so it cannot be announced again.
+    #[error("release `{tag}` was announced, but the bucket has nothing of it any more: give another tag")]
+    ObjectsGone {
+        /// The tag.
+        tag: Tag,
+    },
     /// The release cannot be built.
     #[error("the release cannot be built")]
     Build(#[source] BuildError),
@@ -105,4 +111,9 @@ pub enum PublishError {
         #[source]
         source: Box<MoveError>,
     },
+}
+
+/// Every change, in one line: whoever has to repair them wants to know them all.
+fn all(breaking: &[BreakingChange]) -> String {
+    breaking.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

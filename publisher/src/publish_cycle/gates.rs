@@ -188,3 +188,69 @@ pub(crate) async fn frozen(log: &EventLog, request: &PublishRequest) -> Result<O
         since: history.stored_at(freeze).unwrap_or_default(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use shared::digest::Sha256Digest;
+    use shared::event::{Hold, ObjectReference, Promoted, PromotionCause, Trigger};
+
+    use super::*;
+    use crate::channel_history::ChannelHead;
+
+    fn release(tag: &str) -> Published {
+        let object = ObjectReference { name: "x".to_owned(), size: 1, sha256: Sha256Digest::of(b"x") };
+        Published {
+            bundle: "contracts".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: Sha256Digest::of(tag.as_bytes()),
+            content_digest: Sha256Digest::of(tag.as_bytes()),
+            files: 1,
+            total_bytes: 1,
+            archive: object.clone(),
+            release: object,
+            git: None,
+            trigger: Trigger::Local,
+            actor: "main".parse().unwrap(),
+        }
+    }
+
+    fn pointing_at(tag: &str) -> ChannelHistory {
+        let promoted = Promoted {
+            bundle: "contracts".parse().unwrap(),
+            channel: "latest".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: release(tag).tree_digest,
+            previous_tag: None,
+            cause: PromotionCause::Promote,
+            hold: Hold::None,
+            reason: None,
+            actor: "ada".parse().unwrap(),
+        };
+        ChannelHistory::of([ChannelHead { promoted, stream_sequence: 1 }])
+    }
+
+    #[test]
+    fn contracts_are_compared_with_what_their_readers_have() {
+        let register = ReleaseRegister::of(["a", "b", "c"].map(release), None);
+        let compared = |history: Option<&ChannelHistory>, asked: Option<&str>| {
+            let request = PublishRequest {
+                base: asked.map(|tag| tag.parse().unwrap()),
+                ..PublishRequest::new("contracts".parse().unwrap(), DateTime::UNIX_EPOCH)
+            };
+            match base(&register, history, &request) {
+                Ok(release) => release.map_or_else(|| "nothing".to_owned(), |release| release.tag.to_string()),
+                Err(error) => error.to_string(),
+            }
+        };
+        let (none, at_a, lost) = (ChannelHistory::default(), pointing_at("a"), pointing_at("z"));
+        assert_eq!(compared(None, None), "c", "no channel is moved");
+        assert_eq!(compared(Some(&none), None), "c", "the channel points nowhere yet");
+        assert_eq!(compared(Some(&at_a), None), "a");
+        assert_eq!(compared(Some(&at_a), Some("b")), "b");
+        assert_eq!(compared(Some(&at_a), Some("z")), "bundle `contracts` has no release `z`");
+        assert_eq!(compared(Some(&lost), None), "bundle `contracts` has no release `z`");
+        let request = PublishRequest::new("contracts".parse().unwrap(), DateTime::UNIX_EPOCH);
+        assert!(base(&ReleaseRegister::default(), Some(&none), &request).unwrap().is_none());
+    }
+}
