@@ -122,6 +122,33 @@ async fn a_stop_in_the_middle_of_a_run_ends_well_and_the_next_run_finishes() {
 }
 
 #[tokio::test]
+async fn orders_during_a_run_are_taken_at_once_and_share_the_next_one() {
+    let world = World::start(&[]).await;
+    let github = FakeGitHub::start("acme", "contracts");
+    github.publish(release(NEW));
+    github.fail(&format!("{NEW}/bundle.json"), Fault::Stall);
+    let mut command = from(world.publisher_service(), &github);
+    command.args(["--interval", "60m", "--schedule", "off", "--github-timeout", "3s", "--github-attempts", "1"]);
+    command.env("DEMON_PUBLISHER_TRIGGER_KEY", "0123456789abcdef");
+    let service = PublisherService::start("service", command, world.directory()).await;
+    github.requested(&format!("{NEW}/bundle.json"), 1).await;
+    let order = async || service.post("/api/publish", &["Authorization: token 0123456789abcdef"], "{}").await.status;
+    for _ in 0..3 {
+        assert_eq!(order().await, 202);
+    }
+    let status = service.get("/api/publisher/status").await.json();
+    assert_eq!(status["running"]["trigger"], "local", "the orders did not wait for the run: {status}");
+    github.recover();
+    announced(&world, 1).await;
+    ready(&service).await;
+    let metrics = service.get("/metrics").await.body;
+    let published = r#"demon_publisher_runs_total{trigger="workflow_dispatch",result="published"} 1"#;
+    assert!(metrics.contains(published), "{metrics}");
+    let more = r#"demon_publisher_runs_total{trigger="workflow_dispatch",result="unchanged"} 0"#;
+    assert!(metrics.contains(more), "{metrics}");
+}
+
+#[tokio::test]
 async fn publishing_once_takes_over_what_is_missing_and_then_nothing() {
     let world = World::start(&[]).await;
     let github = FakeGitHub::start("acme", "contracts");
