@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use shared::archive::{WriteArchiveError, write_archive};
 use shared::digest::{HashingWriter, Sha256Digest};
 use shared::event::ObjectReference;
@@ -79,6 +80,14 @@ impl SourceContent {
     /// What "unchanged" compares: the SHA-256 of `bundle.json` for contracts, else the tree digest.
     pub fn content_digest(&self) -> Sha256Digest {
         self.content_digest
+    }
+
+    /// The `bundle.json`, where the content is contracts.
+    pub(crate) fn bundle_json(&self) -> Option<Bytes> {
+        match &self.kind {
+            ContentKind::Contracts(contracts) => Some(contracts.bundle_json_bytes()),
+            ContentKind::Tree(_) => None,
+        }
     }
 
     fn tree(&self, facts: &ReleaseFacts) -> Result<SourceTree, BuildError> {

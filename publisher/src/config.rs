@@ -270,7 +270,8 @@ fn given(value: Option<&String>) -> Option<&String> {
     value.filter(|text| !text.is_empty())
 }
 
-fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+/// A time as an option gives it: RFC 3339, or seconds since 1970.
+pub fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
     let seconds = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
     let time = seconds.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
     let time = time.or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc)));

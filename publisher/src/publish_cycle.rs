@@ -5,7 +5,7 @@
 
 mod decision;
 mod error;
-mod gates;
+pub(crate) mod gates;
 
 use chrono::{DateTime, Utc};
 use shared::digest::Sha256Digest;
@@ -18,6 +18,7 @@ use streams::release_store::ReleaseStore;
 use self::decision::taken;
 pub(crate) use self::decision::{Decision, decide};
 pub use self::error::PublishError;
+pub use self::gates::{BaseError, Comparison, FrozenSince};
 use crate::announcement::{AnnouncedRelease, announce, announce_again};
 use crate::author::Author;
 use crate::build::{SourceContent, build};
@@ -111,6 +112,8 @@ pub struct PublishReport {
     pub novelty: Novelty,
     /// What happened to the channel; `None` where none was to be moved.
     pub promotion: Option<AutomaticPromotion>,
+    /// How the contracts compare with what their readers have; `None` where that was not asked.
+    pub compatibility: Option<Comparison>,
 }
 
 /// What a publish added to the log about the release.
@@ -139,11 +142,17 @@ pub async fn publish(
     let register = ReleaseRegister::read(log, &request.bundle).await.map_err(PublishError::Read)?;
     let decision = decide(&register, content.content_digest(), request)?;
     gates::refuse_frozen(log, request).await?;
+    gates::check_content(content, &decision).await?;
+    let compatibility = gates::refuse_incompatible(log, bucket, &register, content, request).await?;
     let (release, novelty) = match decision {
         Decision::Unchanged(release) => (release, Novelty::Unchanged),
         Decision::AlreadyAnnounced(release) => (release, Novelty::AlreadyAnnounced),
         Decision::AnnounceAgain(tag) => {
-            // Nobody hears again of what the bucket no longer gives.
+            // Nobody hears again of what the bucket no longer gives. What is there says from what it was built.
+            let stored = earlier_storing(bucket, &request.bundle, &tag).await.map_err(PublishError::ReadStore)?;
+            if stored.is_none() {
+                return Err(PublishError::ObjectsGone { tag });
+            }
             let stored = store_release(bucket, content, request, &tag, progress).await?;
             progress.begin(Stage::Announce, None);
             let release = announce_again(log, author, &stored, request.trigger).await;
@@ -165,7 +174,7 @@ pub async fn publish(
             Some(promoted.map_err(|source| PublishError::Promote { tag, source: Box::new(source) })?)
         }
     };
-    Ok(PublishReport { release, novelty, promotion })
+    Ok(PublishReport { release, novelty, promotion, compatibility })
 }
 
 /// Builds, stores and reads back, taking over what an earlier run with the same content has stored under the tag.
@@ -189,7 +198,7 @@ pub async fn store_release(
 }
 
 /// The facts to build from: those of an earlier run that stored the same content under the tag, else the request's.
-async fn facts(
+pub(crate) async fn facts(
     bucket: &ReleaseStore,
     content_digest: Sha256Digest,
     request: &PublishRequest,
@@ -197,16 +206,21 @@ async fn facts(
 ) -> Result<ReleaseFacts, PublishError> {
     let earlier = earlier_storing(bucket, &request.bundle, tag).await.map_err(PublishError::ReadStore)?;
     match earlier {
-        None => Ok(ReleaseFacts {
-            bundle: request.bundle.clone(),
-            tag: tag.clone(),
-            timestamp: request.timestamp,
-            git: request.commit.as_ref().map(|commit| commit.facts.clone()),
-            trigger: request.trigger,
-        }),
+        None => Ok(new_facts(request, tag)),
         Some(earlier) => match (earlier.facts, earlier.content_digest) {
             (Some(facts), Some(stored)) if stored == content_digest => Ok(facts),
             (_, stored) => Err(taken(tag, stored, content_digest)),
         },
+    }
+}
+
+/// The facts of a release that nobody has begun.
+pub(crate) fn new_facts(request: &PublishRequest, tag: &Tag) -> ReleaseFacts {
+    ReleaseFacts {
+        bundle: request.bundle.clone(),
+        tag: tag.clone(),
+        timestamp: request.timestamp,
+        git: request.commit.as_ref().map(|commit| commit.facts.clone()),
+        trigger: request.trigger,
     }
 }

@@ -7,6 +7,8 @@ mod channel_moves;
 #[cfg(test)]
 mod containers;
 #[cfg(test)]
+mod contracts_validate;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod event_log;
@@ -18,6 +20,14 @@ mod main_job;
 mod other_readers;
 #[cfg(test)]
 mod permissions;
+#[cfg(test)]
+mod publish_command;
+#[cfg(test)]
+mod publish_hostile_inputs;
+#[cfg(test)]
+mod publish_interrupted;
+#[cfg(test)]
+mod publish_refused;
 #[cfg(test)]
 mod release_store;
 #[cfg(test)]

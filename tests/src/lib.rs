@@ -10,6 +10,7 @@ pub mod handmade_release;
 pub mod operations;
 pub mod operator_mode;
 pub mod process;
+pub mod publishing;
 pub mod raw_client;
 pub mod reserved_port;
 pub mod sample_trees;
