@@ -41,6 +41,14 @@ mod publish_interrupted;
 #[cfg(test)]
 mod publish_refused;
 #[cfg(test)]
+mod publisher_service;
+#[cfg(test)]
+mod publisher_service_github;
+#[cfg(test)]
+mod publisher_service_http;
+#[cfg(test)]
+mod publisher_service_schedule;
+#[cfg(test)]
 mod release_store;
 #[cfg(test)]
 mod shared_state;
