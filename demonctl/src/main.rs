@@ -11,6 +11,7 @@ mod contracts;
 mod demo;
 mod event_text;
 mod events;
+mod fetch_progress;
 mod fleet;
 mod history_follower;
 mod operator;

@@ -23,6 +23,7 @@ use crate::checkout::{
     AgentOnDestination, AgentSide, DEFAULT_CACHE, Destination, LogFacts, PinTarget, ReaderArguments,
 };
 use crate::event_text::bytes;
+use crate::fetch_progress::FetchProgress;
 use crate::operator::ActorArguments;
 use crate::output::{note, print_line};
 
@@ -161,10 +162,12 @@ async fn from_nats(arguments: &FetchBundleArguments, destination: &Destination) 
         let (tag, bundle) = (&published.tag, &arguments.bundle);
         bail!("release `{tag}` holds no contracts: fetch it with `demonctl bundle fetch --bundle {bundle}`");
     }
-    let origin = Origin::Store { store: &store, published };
+    let progress = FetchProgress::new(published.archive.size);
+    let origin = Origin::Store { store: &store, published, progress: &progress };
     let facts = LogFacts { log: resolved.log, heads: resolved.heads.clone() };
     let target = PinTarget::from(published);
     let checked_out = check_out(arguments, destination, &origin, &target, &facts).await?;
+    drop(progress);
     connection.drain().await;
     complete(arguments, &checked_out)
 }
