@@ -27,8 +27,6 @@ The files appear with one rename, after every one of them was verified. A --dest
 the bundle is replaced; one that holds anything else is refused. Into an agent's cache the release is laid out as\n\
 the agent does, which keeps it until its channel next moves.")]
 pub(crate) struct FetchArguments {
-    #[command(flatten)]
-    reader: ReaderArguments,
     /// The bundle
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME")]
     bundle: BundleName,
@@ -48,6 +46,8 @@ pub(crate) struct FetchArguments {
     agent: AgentOnDestination,
     #[command(flatten)]
     actor: ActorArguments,
+    #[command(flatten)]
+    reader: ReaderArguments,
 }
 
 impl FetchArguments {

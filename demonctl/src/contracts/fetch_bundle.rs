@@ -40,8 +40,6 @@ switched to atomically; an agent that serves it takes it over within seconds and
 moves. Any other --dest gets the three files as they were released.\n\
 Nothing becomes visible that was not verified; a release that was withdrawn is refused.")]
 pub(crate) struct FetchBundleArguments {
-    #[command(flatten)]
-    reader: ReaderArguments,
     /// Tag of the release to fetch; `contracts-latest` is what channel `latest` points at
     #[arg(long, env = "DEMON_CONTRACTS_TAG", value_name = "TAG", default_value = LATEST)]
     tag: String,
@@ -61,11 +59,13 @@ pub(crate) struct FetchBundleArguments {
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME", default_value = "contracts")]
     bundle: BundleName,
     #[command(flatten)]
-    github: GitHubArguments,
-    #[command(flatten)]
     agent: AgentOnDestination,
     #[command(flatten)]
     actor: ActorArguments,
+    #[command(flatten)]
+    github: GitHubArguments,
+    #[command(flatten)]
+    reader: ReaderArguments,
 }
 
 /// Form of the output.
