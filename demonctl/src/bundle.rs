@@ -15,7 +15,7 @@ use serde_json::Value;
 #[derive(Debug, Subcommand)]
 pub(crate) enum BundleCommand {
     /// Publish a directory as a release of a bundle, where it changed.
-    Publish(publish::PublishArguments),
+    Publish(Box<publish::PublishArguments>),
     /// Fetch a release, verify it and put its files into a directory.
     Fetch(Box<fetch::FetchArguments>),
     /// List a bundle's releases, newest first.
@@ -42,7 +42,7 @@ impl BundleCommand {
 /// Runs one of the commands.
 pub(crate) async fn run(command: BundleCommand) -> anyhow::Result<ExitCode> {
     match command {
-        BundleCommand::Publish(arguments) => publish::run(arguments).await,
+        BundleCommand::Publish(arguments) => publish::run(*arguments).await,
         BundleCommand::Fetch(arguments) => fetch::run(*arguments).await,
         BundleCommand::List(arguments) => list::run(arguments).await,
         BundleCommand::Show(arguments) => show::run(arguments).await,

@@ -17,10 +17,13 @@ mod history_follower;
 mod operator;
 mod output;
 mod parent_watch;
+mod publishing;
 mod release;
+mod rollout_wait;
 mod run_agent;
 mod stack;
 mod supervise;
+mod transfer_progress;
 mod up;
 
 use std::process::ExitCode;

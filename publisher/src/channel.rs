@@ -8,19 +8,21 @@
 mod decision;
 mod order;
 
-use shared::event::{BundleEvent, Hold, Promoted, PromotionCause};
+use shared::event::{BundleEvent, Hold, Promoted, PromotionCause, Published};
 use shared::identifiers::{BundleName, ChannelName};
 use shared::subjects::EventSubject;
 use streams::event_log::{AppendError, EventLog, ReadError};
 use streams::event_writer::WriteError;
 use streams::stored_event::StoredEvent;
 
-use self::decision::{DecidedMove, Decision, points_at};
-pub use self::order::{AutomaticPromotion, ChannelMove, Freeze, MoveError, MoveRequest, Order};
+pub(crate) use self::decision::DecidedMove;
+use self::decision::{Decision, points_at};
+pub use self::order::{AutomaticPromotion, ChannelMove, Freeze, MoveError, MovePlan, MoveRequest, Order};
 use crate::announcement::AnnouncedRelease;
 use crate::author::Author;
 use crate::channel_history::{ChannelHead, ChannelHistory};
 use crate::release_register::{ReleaseRegister, read_complete};
+use crate::withdrawal::catch_up;
 
 /// Reads where a channel pointed and points, complete as of the stream's leader. Needs operator rights.
 pub async fn read_history(
@@ -49,13 +51,30 @@ pub async fn move_channel(
         Decision::Stay(head) => return Ok(ChannelMove::AlreadyThere(head.clone())),
         Decision::Move(decided) => decided,
     };
-    match write(log, author, &request.channel, &decided, request.reason.clone(), &history).await {
-        Ok(head) => Ok(ChannelMove::Moved(head)),
-        Err(MoveError::LostRace { winner, .. }) if points_at(&winner, decided.release) => {
+    let reason = request.reason.clone();
+    match write(log, author, &request.bundle, &request.channel, &decided, reason, &history).await {
+        // Whoever freezes or thaws a channel does not send anybody anywhere.
+        Ok(head) if matches!(request.order, Order::Freeze | Order::Thaw) => Ok(ChannelMove::Moved(head)),
+        Ok(head) => not_withdrawn_meanwhile(log, author, head).await.map(ChannelMove::Moved),
+        Err(MoveError::LostRace { winner, .. }) if decided.is_done_by(&winner) => {
             Ok(ChannelMove::AlreadyThere(*winner))
         }
         Err(error) => Err(error),
     }
+}
+
+/// What [`move_channel`] would do now. Writes nothing, nor finds out about an event of an earlier run.
+pub async fn preview_move(log: &EventLog, request: &MoveRequest) -> Result<MovePlan, MoveError> {
+    let register = ReleaseRegister::read(log, &request.bundle).await.map_err(MoveError::Read)?;
+    let history = read_history(log, &request.bundle, &request.channel).await.map_err(MoveError::Read)?;
+    let decided = decision::ordered(&register, &history, request)?;
+    Ok(decision::plan(&decided, &history))
+}
+
+/// What an automatic publish of a release would do to a channel with this history, without doing it; `None` where it
+/// would move it.
+pub fn would_be_left_alone(history: &ChannelHistory, release: &Published) -> Option<AutomaticPromotion> {
+    decision::left_alone(history, release)
 }
 
 /// Moves a channel to a release that was just announced, or was announced and never promoted, unless somebody decided
@@ -66,6 +85,17 @@ pub async fn promote_published(
     announced: &AnnouncedRelease,
     channel: &ChannelName,
 ) -> Result<AutomaticPromotion, MoveError> {
+    promote_published_because(log, author, announced, channel, None).await
+}
+
+/// The same with words for the log.
+pub async fn promote_published_because(
+    log: &EventLog,
+    author: &mut Author,
+    announced: &AnnouncedRelease,
+    channel: &ChannelName,
+    reason: Option<String>,
+) -> Result<AutomaticPromotion, MoveError> {
     let release = &announced.published;
     settle(log, author, channel).await?;
     let history = read_history(log, &release.bundle, channel).await.map_err(MoveError::Read)?;
@@ -74,9 +104,9 @@ pub async fn promote_published(
     }
     let register = ReleaseRegister::read(log, &release.bundle).await.map_err(MoveError::Read)?;
     decision::refuse_withdrawn(&register, release)?;
-    let decided = DecidedMove { release, cause: PromotionCause::Publish, hold: Hold::None };
-    match write(log, author, channel, &decided, None, &history).await {
-        Ok(head) => Ok(AutomaticPromotion::Promoted(head)),
+    let decided = DecidedMove::to_release(release, PromotionCause::Publish, Hold::None);
+    match write(log, author, &release.bundle, channel, &decided, reason, &history).await {
+        Ok(head) => not_withdrawn_meanwhile(log, author, head).await.map(AutomaticPromotion::Promoted),
         Err(MoveError::LostRace { winner, .. }) if points_at(&winner, release) => {
             Ok(AutomaticPromotion::AlreadyActive(*winner))
         }
@@ -84,23 +114,38 @@ pub async fn promote_published(
     }
 }
 
+/// Withdrawals are written before their channels are looked at, and moves before withdrawals are looked at again: so
+/// of a move and a withdrawal at the same moment at least one notices the other, and the channel does not stay.
+async fn not_withdrawn_meanwhile(
+    log: &EventLog,
+    author: &mut Author,
+    head: ChannelHead,
+) -> Result<ChannelHead, MoveError> {
+    match catch_up(log, author, &head.promoted).await? {
+        None => Ok(head),
+        Some(withdrawn) => Err(decision::refusal(&head.promoted.tag, &withdrawn)),
+    }
+}
+
 async fn settle(log: &EventLog, author: &mut Author, channel: &ChannelName) -> Result<(), MoveError> {
     author.settle(log).await.map_err(|source| MoveError::Write { channel: channel.clone(), source })
 }
 
-async fn write(
+/// Writes a move that must follow the history it was decided from.
+pub(crate) async fn write(
     log: &EventLog,
     author: &mut Author,
+    bundle: &BundleName,
     channel: &ChannelName,
     decided: &DecidedMove<'_>,
     reason: Option<String>,
     history: &ChannelHistory,
 ) -> Result<ChannelHead, MoveError> {
     let promoted = Promoted {
-        bundle: decided.release.bundle.clone(),
+        bundle: bundle.clone(),
         channel: channel.clone(),
-        tag: decided.release.tag.clone(),
-        tree_digest: decided.release.tree_digest,
+        tag: decided.tag.clone(),
+        tree_digest: decided.tree_digest,
         previous_tag: history.head().map(|head| head.promoted.tag.clone()),
         cause: decided.cause,
         hold: decided.hold,

@@ -5,13 +5,21 @@
 #[cfg(test)]
 mod bundle_commands;
 #[cfg(test)]
+mod channel_moves;
+#[cfg(test)]
 mod containers;
+#[cfg(test)]
+mod contracts_validate;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod event_log;
 #[cfg(test)]
 mod fetch_bundle;
+#[cfg(test)]
+mod github_publisher;
+#[cfg(test)]
+mod github_source;
 #[cfg(test)]
 mod hostile_releases;
 #[cfg(test)]
@@ -25,6 +33,22 @@ mod other_readers;
 #[cfg(test)]
 mod permissions;
 #[cfg(test)]
+mod publish_command;
+#[cfg(test)]
+mod publish_hostile_inputs;
+#[cfg(test)]
+mod publish_interrupted;
+#[cfg(test)]
+mod publish_refused;
+#[cfg(test)]
+mod publisher_service;
+#[cfg(test)]
+mod publisher_service_github;
+#[cfg(test)]
+mod publisher_service_http;
+#[cfg(test)]
+mod publisher_service_schedule;
+#[cfg(test)]
 mod release_store;
 #[cfg(test)]
 mod shared_state;
@@ -36,3 +60,5 @@ mod tampering;
 mod transport_security;
 #[cfg(test)]
 mod up;
+#[cfg(test)]
+mod withdrawal;

@@ -115,10 +115,21 @@ impl World {
         RawClient::connect(&self.login(node, &self.password(node), &format!("_INBOX_{node}"))).await
     }
 
-    /// The publisher's program with its login, name and state directory.
+    /// The publisher's program, to publish once, with its login, name and state directory.
     pub fn publisher(&self) -> Command {
+        self.publisher_command("publish")
+    }
+
+    /// The same to stay. It listens on a free port.
+    pub fn publisher_service(&self) -> Command {
+        let mut command = self.publisher_command("serve");
+        command.env("DEMON_PUBLISHER_LISTEN", "127.0.0.1:0");
+        command
+    }
+
+    fn publisher_command(&self, subcommand: &str) -> Command {
         let mut command = WorkspaceBinary::Publisher.command();
-        command.args(["--nats-url", &self.server.url()]);
+        command.args([subcommand, "--nats-url", &self.server.url()]);
         command.arg("--state-dir").arg(self.subdirectory("publisher"));
         command.env("NATS_USER", PUBLISHER).env("NATS_PASSWORD", self.accounts.publisher().expose());
         command
