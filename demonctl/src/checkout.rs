@@ -29,11 +29,11 @@ const DEFAULT_CHANNEL: &str = "latest";
 /// Login for commands that only read: a node's suffices.
 #[derive(Debug, Args)]
 pub(crate) struct ReaderArguments {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArguments,
     /// Name of the node whose login this is: replies then come to its own inbox, `_INBOX_<name>`.
     #[arg(long, env = "DEMON_NODE_ID", value_name = "NAME")]
     node: Option<NodeName>,
+    #[command(flatten)]
+    connection: ConnectionArguments,
 }
 
 impl ReaderArguments {

@@ -22,7 +22,7 @@ use shared::identifiers::{BundleName, Tag};
 use shared::limits::ReleaseLimits;
 use shared::release::{FileMode, Release, ReleaseFile};
 use shared::verification::{VerificationFailure, VerifiedRelease};
-use streams::release_store::ReleaseStore;
+use streams::release_store::{ReleaseStore, TransferProgress};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
@@ -98,7 +98,6 @@ fn refusal(failure: &VerificationFailure) -> String {
 }
 
 /// Where a release comes from.
-#[derive(Debug)]
 pub enum Origin<'a> {
     /// The release store, checked against its announcement.
     Store {
@@ -106,6 +105,8 @@ pub enum Origin<'a> {
         store: &'a ReleaseStore,
         /// The announcement.
         published: &'a Published,
+        /// Hears of the archive's bytes as they come in.
+        progress: &'a dyn TransferProgress,
     },
     /// Files that are here already.
     Local(&'a LocalRelease),
@@ -194,8 +195,8 @@ impl Origin<'_> {
     async fn fetch_into(&self, cache: &Cache) -> Result<(VerifiedRelease, u64), StageFailure> {
         let limits = ReleaseLimits::default();
         match self {
-            Self::Store { store, published } => {
-                let staged = fetch(store, cache, published, limits).await?;
+            Self::Store { store, published, progress } => {
+                let staged = fetch(store, cache, published, limits, *progress).await?;
                 Ok((staged.verified, staged.wire_bytes))
             }
             Self::Local(local) => Ok((unpack(cache, &local.release, local.archive.clone(), limits).await?, 0)),

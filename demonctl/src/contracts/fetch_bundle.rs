@@ -23,6 +23,7 @@ use crate::checkout::{
     AgentOnDestination, AgentSide, DEFAULT_CACHE, Destination, LogFacts, PinTarget, ReaderArguments,
 };
 use crate::event_text::bytes;
+use crate::fetch_progress::FetchProgress;
 use crate::operator::ActorArguments;
 use crate::output::{note, print_line};
 
@@ -39,8 +40,6 @@ switched to atomically; an agent that serves it takes it over within seconds and
 moves. Any other --dest gets the three files as they were released.\n\
 Nothing becomes visible that was not verified; a release that was withdrawn is refused.")]
 pub(crate) struct FetchBundleArguments {
-    #[command(flatten)]
-    reader: ReaderArguments,
     /// Tag of the release to fetch; `contracts-latest` is what channel `latest` points at
     #[arg(long, env = "DEMON_CONTRACTS_TAG", value_name = "TAG", default_value = LATEST)]
     tag: String,
@@ -60,11 +59,13 @@ pub(crate) struct FetchBundleArguments {
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME", default_value = "contracts")]
     bundle: BundleName,
     #[command(flatten)]
-    github: GitHubArguments,
-    #[command(flatten)]
     agent: AgentOnDestination,
     #[command(flatten)]
     actor: ActorArguments,
+    #[command(flatten)]
+    github: GitHubArguments,
+    #[command(flatten)]
+    reader: ReaderArguments,
 }
 
 /// Form of the output.
@@ -161,10 +162,12 @@ async fn from_nats(arguments: &FetchBundleArguments, destination: &Destination) 
         let (tag, bundle) = (&published.tag, &arguments.bundle);
         bail!("release `{tag}` holds no contracts: fetch it with `demonctl bundle fetch --bundle {bundle}`");
     }
-    let origin = Origin::Store { store: &store, published };
+    let progress = FetchProgress::new(published.archive.size);
+    let origin = Origin::Store { store: &store, published, progress: &progress };
     let facts = LogFacts { log: resolved.log, heads: resolved.heads.clone() };
     let target = PinTarget::from(published);
     let checked_out = check_out(arguments, destination, &origin, &target, &facts).await?;
+    drop(progress);
     connection.drain().await;
     complete(arguments, &checked_out)
 }
