@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod containers;
 #[cfg(test)]
+mod contracts_validate;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod event_log;
