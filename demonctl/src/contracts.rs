@@ -26,7 +26,7 @@ pub(crate) enum ContractsCommand {
     /// Check a bundle file: structure, schemas, references.
     Validate(validate::ValidateArguments),
     /// List what was published, newest first.
-    History(history::HistoryArguments),
+    History(Box<history::HistoryArguments>),
 }
 
 impl ContractsCommand {
@@ -51,6 +51,6 @@ pub(crate) async fn run(command: ContractsCommand) -> anyhow::Result<ExitCode> {
         ContractsCommand::FetchBundle(arguments) => fetch_bundle::run(*arguments).await,
         ContractsCommand::ListReleases(arguments) => list_releases::run(arguments).await,
         ContractsCommand::Validate(arguments) => validate::run(arguments).await,
-        ContractsCommand::History(arguments) => history::run(arguments).await,
+        ContractsCommand::History(arguments) => history::run(*arguments).await,
     }
 }

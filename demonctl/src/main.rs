@@ -4,24 +4,32 @@
 //! the work. Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 3 done but not every node
 //! followed in time (`--wait`), 130 and 143 stopped by Ctrl-C or SIGTERM.
 
+mod blame;
 mod bundle;
 mod channel;
 mod checkout;
 mod contracts;
 mod demo;
+mod diff;
 mod event_text;
 mod events;
 mod fleet;
 mod history_follower;
+mod log_input;
+mod node;
 mod operator;
 mod output;
 mod parent_watch;
+mod point_in_time;
 mod publishing;
 mod release;
 mod rollout_wait;
 mod run_agent;
 mod stack;
+mod state_at;
+mod state_report;
 mod supervise;
+mod timeline_reader;
 mod transfer_progress;
 mod up;
 
@@ -57,7 +65,7 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run server and agents in the foreground until Ctrl-C, keeping the data between runs.
     Up(up::UpArguments),
-    /// Read the log of everything that happened.
+    /// Read, follow, replay, export and prove the log of everything that happened.
     #[command(subcommand)]
     Events(events::EventsCommand),
     /// Publish, fetch and check contract bundles.
@@ -75,6 +83,15 @@ enum Command {
     /// Look at the fleet: what runs where.
     #[command(subcommand)]
     Fleet(fleet::FleetCommand),
+    /// Show channels, releases and nodes, now or at any instant of the past.
+    State(state_at::StateArguments),
+    /// Show one node's way through the releases.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Show what changed in the fleet between two instants.
+    Diff(diff::DiffArguments),
+    /// Say which release, commit, promotion and actor put a file's content on a node.
+    Blame(Box<blame::BlameArguments>),
     /// Run a program and stop it when standard input closes.
     #[command(hide = true)]
     Supervise(supervise::SuperviseArguments),
@@ -95,6 +112,10 @@ impl Command {
             Self::Release(command) => command.settings(),
             Self::Channel(command) => command.settings(),
             Self::Fleet(command) => command.settings(),
+            Self::State(arguments) => arguments.settings(),
+            Self::Node(command) => command.settings(),
+            Self::Diff(arguments) => arguments.settings(),
+            Self::Blame(arguments) => arguments.settings(),
             Self::Supervise(_) | Self::RunAgent(_) => Ok(Value::Null),
         }
     }
@@ -120,6 +141,10 @@ fn main() -> ExitCode {
         Command::Release(command) => in_runtime(release::run(command)),
         Command::Channel(command) => in_runtime(channel::run(command)),
         Command::Fleet(command) => in_runtime(fleet::run(command)),
+        Command::State(arguments) => in_runtime(state_at::run(arguments)),
+        Command::Node(command) => in_runtime(node::run(command)),
+        Command::Diff(arguments) => in_runtime(diff::run(arguments)),
+        Command::Blame(arguments) => in_runtime(blame::run(*arguments)),
     })
 }
 

@@ -64,6 +64,16 @@ pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
     }
 }
 
+/// The same for output without end: false once nobody reads it any more.
+pub(crate) fn print_line_to_reader(line: &str) -> anyhow::Result<bool> {
+    let mut output = io::stdout().lock();
+    match writeln!(output, "{line}").and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("standard output cannot be written"),
+    }
+}
+
 /// One line for the person at the terminal, on standard error. Nobody there is no failure.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
@@ -72,4 +82,27 @@ pub(crate) fn note(line: &str) {
 /// Whether standard error is a terminal that progress may be drawn on.
 pub(crate) fn may_draw() -> bool {
     io::stderr().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Prints one document in the format asked for; `for_people` serves the table.
+pub(crate) fn print_document<D: Serialize>(
+    format: OutputFormat,
+    document: &D,
+    for_people: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    match format {
+        OutputFormat::Table => print_line(&for_people()),
+        OutputFormat::Json => {
+            print_line(&serde_json::to_string_pretty(document).context("the result cannot be written as JSON")?)
+        }
+        OutputFormat::Jsonl => {
+            print_line(&serde_json::to_string(document).context("the result cannot be written as JSON")?)
+        }
+    }
+}
+
+/// Words that somebody else chose, so that they do nothing to a terminal: control characters written out.
+pub(crate) fn printable(text: &str) -> String {
+    let written_out = |c: char| -> String { if c.is_control() { c.escape_default().collect() } else { c.into() } };
+    text.chars().map(written_out).collect()
 }

@@ -17,7 +17,7 @@ use publisher::channel::AutomaticPromotion;
 use publisher::git_facts::{Commit, TreeState, read_commit};
 use publisher::progress::Progress;
 use publisher::publish_cycle::{FrozenChannel, PublishReport, PublishRequest, ReleasePolicy, publish};
-use shared::event::{GitFacts, Trigger};
+use shared::event::{GitFacts, Promoted, Trigger};
 use shared::identifiers::BundleName;
 use streams::connection::Connection;
 use streams::epoch::ensure_epoch;
@@ -29,8 +29,12 @@ use tokio::task::spawn_blocking;
 pub(crate) use self::arguments::PublishingArguments;
 use self::report::PublishedRow;
 use crate::operator;
-use crate::output::note;
+use crate::output::{OutputFormat, note, print_line};
+use crate::rollout_wait::wait_for;
 use crate::transfer_progress::transfer_progress;
+
+/// Options that contradict each other.
+const WRONG_USAGE: u8 = 2;
 
 /// What is published, and what its releases must say.
 pub(crate) struct Publication {
@@ -44,6 +48,10 @@ pub(crate) struct Publication {
 
 /// Publishes, or says what a publish would do.
 pub(crate) async fn run(publication: Publication, arguments: PublishingArguments) -> anyhow::Result<ExitCode> {
+    if let Some(fault) = arguments.fault(&publication.bundle) {
+        note(&format!("demonctl: {fault}"));
+        return Ok(ExitCode::from(WRONG_USAGE));
+    }
     let progress = transfer_progress();
     let (content, request) = read(&publication, &arguments, &progress).await?;
     let connection = operator::connect(&arguments.connection).await?;
@@ -56,29 +64,57 @@ pub(crate) async fn run(publication: Publication, arguments: PublishingArguments
     let (log, bucket) = (EventLog::new(connection.clone()), ReleaseStore::new(connection.clone()));
     let report = publish(&log, &bucket, &mut author, &content, &request, &progress).await?;
     drop(progress);
+    let mut row = PublishedRow::of(&report);
+    let followed = match &report.promotion {
+        Some(AutomaticPromotion::Promoted(head) | AutomaticPromotion::AlreadyActive(head)) if arguments.wait.wait => {
+            wait(&connection, &head.promoted, &arguments, &mut row).await?
+        }
+        Some(_) | None => {
+            report::print(arguments.output, &row)?;
+            ExitCode::SUCCESS
+        }
+    };
     connection.drain().await;
-    report::print(arguments.output, &PublishedRow::of(&report))?;
-    Ok(exit_code(&report))
+    Ok(frozen_meanwhile(&report).unwrap_or(followed))
+}
+
+/// Waits for the nodes, and names those that did not follow. What was published is printed however the wait ends.
+async fn wait(
+    connection: &Connection,
+    head: &Promoted,
+    arguments: &PublishingArguments,
+    row: &mut PublishedRow,
+) -> anyhow::Result<ExitCode> {
+    let for_people = arguments.output == OutputFormat::Table;
+    if for_people {
+        report::print(arguments.output, row)?;
+    }
+    let limit = arguments.wait.timeout;
+    let waited = wait_for(connection, &head.bundle, &head.channel, &head.tag, head.tree_digest, limit).await;
+    match &waited {
+        Ok(outcome) => {
+            if for_people {
+                print_line(&outcome.summary(&head.tag))?;
+            }
+            outcome.note_stragglers();
+            row.add_wait(outcome.clone());
+        }
+        Err(_) => note("demonctl: the release is published; whether the nodes follow is not known"),
+    }
+    if !for_people {
+        report::print(arguments.output, row)?;
+    }
+    Ok(waited?.exit_code())
 }
 
 /// A channel that was frozen between our look and our announcement: the release is there, the channel is not moved.
-fn exit_code(report: &PublishReport) -> ExitCode {
-    match &report.promotion {
-        Some(AutomaticPromotion::Frozen(head)) => {
-            note(&format!(
-                "demonctl: the release is published, but channel `{}` was frozen meanwhile by `{}`",
-                head.promoted.channel, head.promoted.actor
-            ));
-            ExitCode::FAILURE
-        }
-        None
-        | Some(
-            AutomaticPromotion::Promoted(_)
-            | AutomaticPromotion::AlreadyActive(_)
-            | AutomaticPromotion::MovedAwaySince(_)
-            | AutomaticPromotion::Held(_),
-        ) => ExitCode::SUCCESS,
-    }
+fn frozen_meanwhile(report: &PublishReport) -> Option<ExitCode> {
+    let Some(AutomaticPromotion::Frozen(head)) = &report.promotion else { return None };
+    note(&format!(
+        "demonctl: the release is published, but channel `{}` was frozen meanwhile by `{}`",
+        head.promoted.channel, head.promoted.actor
+    ));
+    Some(ExitCode::FAILURE)
 }
 
 /// Reads the source and decides what can be decided without the server.
@@ -180,23 +216,23 @@ mod tests {
 
     const SHA: &str = "0658fb8b7c6a59483726150413f2e1d0c9b8a796";
 
-    fn found(tree: TreeState) -> Option<Commit> {
+    fn found(tree: TreeState) -> Commit {
         let facts = GitFacts {
             sha: "1".repeat(40),
             repository: Some("acme/contracts".to_owned()),
             reference: Some("refs/heads/main".to_owned()),
         };
-        Some(Commit { facts, tree })
+        Commit { facts, tree }
     }
 
     #[test]
     fn what_is_given_wins_over_what_git_says() {
-        let decided = decide_commit(found(TreeState::Dirty), Some(SHA.to_owned()), None, None).unwrap().unwrap();
+        let decided = decide_commit(Some(found(TreeState::Dirty)), Some(SHA.to_owned()), None, None).unwrap().unwrap();
         assert_eq!((decided.facts.sha.as_str(), decided.tree), (SHA, TreeState::Clean));
         assert_eq!(decided.facts.repository.as_deref(), Some("acme/contracts"));
 
         let reference = Some("refs/tags/v1".to_owned());
-        let decided = decide_commit(found(TreeState::Dirty), None, None, reference).unwrap().unwrap();
+        let decided = decide_commit(Some(found(TreeState::Dirty)), None, None, reference).unwrap().unwrap();
         assert_eq!(decided.tree, TreeState::Dirty);
         assert_eq!(decided.facts.reference.as_deref(), Some("refs/tags/v1"));
         assert_eq!(decided.facts.sha, "1".repeat(40));

@@ -21,8 +21,8 @@ use streams::connection_arguments::parse_duration;
 use streams::node_table::NodeTable;
 use tokio::time::Instant;
 
+pub(crate) use self::followers::Straggler;
 use self::followers::{Followers, Goal};
-pub(crate) use self::followers::{Straggler, live_followers};
 use crate::history_follower::HistoryFollower;
 use crate::output::{may_draw, note};
 
@@ -124,6 +124,24 @@ pub(crate) async fn wait_for(
             return Ok(outcome);
         }
     }
+}
+
+/// How far the live nodes are now, without waiting. Needs operator rights.
+pub(crate) async fn standing(
+    connection: &Connection,
+    bundle: &BundleName,
+    channel: &ChannelName,
+    tag: &Tag,
+    tree_digest: Sha256Digest,
+) -> anyhow::Result<WaitOutcome> {
+    let goal = Goal { bundle, channel, tag, tree_digest };
+    let mut follower = HistoryFollower::start(connection).await?;
+    follower.read_on().await?;
+    let entries = NodeTable::new(connection.clone()).list().await.context("the live nodes are not known")?;
+    let mut followers = Followers::default();
+    followers.see_entries(&goal, &entries);
+    followers.see_events(&goal, follower.history(), follower.events(), Utc::now());
+    Ok(followers.outcome(&goal, follower.history(), follower.events()))
 }
 
 fn progress_bar() -> ProgressBar {

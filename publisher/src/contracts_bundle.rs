@@ -21,7 +21,8 @@ use crate::source::{SourceTree, list};
 pub const CONTRACTS_BUNDLE: &str = "contracts";
 /// Version of the two documents' form.
 pub const FORM_VERSION: &str = "1.0.0";
-pub(crate) const BUNDLE_FILE: &str = "bundle.json";
+/// The file that holds the contracts.
+pub const BUNDLE_FILE: &str = "bundle.json";
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 pub(crate) const DIGEST_FILE: &str = "bundle.sha256";
 /// Where the result envelope lies in the source, and under which name it stands among the schemas.
@@ -161,6 +162,11 @@ impl ContractsBundle {
     /// The `bundle.json`.
     pub fn bundle_json(&self) -> &[u8] {
         &self.bundle_json
+    }
+
+    /// The same, shared.
+    pub(crate) fn bundle_json_bytes(&self) -> Bytes {
+        self.bundle_json.clone()
     }
 
     /// The release's tree: the bundle, its manifest and its checksum.

@@ -18,7 +18,7 @@ use streams::release_store::ReleaseStore;
 use self::decision::taken;
 pub(crate) use self::decision::{Decision, decide};
 pub use self::error::PublishError;
-pub use self::gates::{Comparison, FrozenSince};
+pub use self::gates::{BaseError, Comparison, FrozenSince};
 use crate::announcement::{AnnouncedRelease, announce, announce_again};
 use crate::author::Author;
 use crate::build::{SourceContent, build};
@@ -142,13 +142,17 @@ pub async fn publish(
     let register = ReleaseRegister::read(log, &request.bundle).await.map_err(PublishError::Read)?;
     let decision = decide(&register, content.content_digest(), request)?;
     gates::refuse_frozen(log, request).await?;
-    gates::check_content(content, &decision)?;
+    gates::check_content(content, &decision).await?;
     let compatibility = gates::refuse_incompatible(log, bucket, &register, content, request).await?;
     let (release, novelty) = match decision {
         Decision::Unchanged(release) => (release, Novelty::Unchanged),
         Decision::AlreadyAnnounced(release) => (release, Novelty::AlreadyAnnounced),
         Decision::AnnounceAgain(tag) => {
-            // Nobody hears again of what the bucket no longer gives.
+            // Nobody hears again of what the bucket no longer gives. What is there says from what it was built.
+            let stored = earlier_storing(bucket, &request.bundle, &tag).await.map_err(PublishError::ReadStore)?;
+            if stored.is_none() {
+                return Err(PublishError::ObjectsGone { tag });
+            }
             let stored = store_release(bucket, content, request, &tag, progress).await?;
             progress.begin(Stage::Announce, None);
             let release = announce_again(log, author, &stored, request.trigger).await;

@@ -3,6 +3,7 @@
 //! The release is really built, so digests and sizes are those that the publish itself would give. Between preview and
 //! publish somebody else may act; the publish decides anew.
 
+use shared::daemon::ErrorChain;
 use shared::event::Published;
 use shared::identifiers::{ActorName, Tag};
 use streams::event_log::EventLog;
@@ -68,10 +69,17 @@ pub async fn preview(
         }
     };
     let decision = decide(&register, content.content_digest(), request)?;
-    gates::check_content(content, &decision)?;
+    gates::check_content(content, &decision).await?;
     let compatibility = match stores {
         None => None,
-        Some((_, bucket)) => gates::compare(bucket, &register, history.as_ref(), content, request).await?,
+        Some((_, bucket)) => match gates::compare(bucket, &register, history.as_ref(), content, request).await {
+            // Nobody asked for it, so what cannot be compared is no reason to say nothing at all.
+            Err(PublishError::Base(error)) if !request.require_compatible && request.base.is_none() => {
+                tracing::warn!(error = %ErrorChain(&error), "compatibility cannot be judged");
+                None
+            }
+            compared => compared?,
+        },
     };
     let (release, stream_sequence, novelty) = match decision {
         Decision::Unchanged(release) => known(release, Novelty::Unchanged),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 macro_rules! event_types {
     ($($(#[$doc:meta])* $variant:ident = $token:literal),+ $(,)?) => {
         /// Type of an event. Its text form is `bundle.<token>`.
@@ -63,6 +65,12 @@ event_types! {
 impl fmt::Display for EventType {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(&format!("bundle.{}", self.token()))
+    }
+}
+
+impl Serialize for EventType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -2,12 +2,21 @@
 //!
 //! Described in `docs/ARCHITECTURE.md`, "Walk-through: history is replayed".
 //!
+//! [`FleetHistory`] holds the heads only: what is the case after a prefix of the log. [`timeline::FleetTimeline`] keeps
+//! the way there too: every move, withdrawal and switch, with the times of both clocks.
+//!
 //! Total and idempotent: no order of events and no payload makes it fail, and an event that was applied before
 //! changes nothing. What cannot be applied is counted and named, never dropped silently.
+
+pub mod difference;
+#[cfg(test)]
+pub(crate) mod sample_events;
+pub mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use crate::digest::Sha256Digest;
 use crate::event::{BundleEvent, Loaded, Promoted, Published};
@@ -59,7 +68,7 @@ pub struct NodeState {
 }
 
 /// A message the fold could not apply.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Oddity {
     /// Its stream sequence.
     pub stream_sequence: u64,
@@ -96,18 +105,23 @@ impl FleetHistory {
         if message.stream_sequence <= self.last_sequence {
             return;
         }
-        self.last_sequence = message.stream_sequence;
         match read(message.subject, message.payload) {
             Ok(envelope) => self.apply_event(envelope, message.stream_sequence, message.stored_at),
-            Err(reason) => self.oddities.push(Oddity {
-                stream_sequence: message.stream_sequence,
-                subject: message.subject.to_owned(),
-                reason,
-            }),
+            Err(reason) => self.refuse(message, reason),
         }
     }
 
+    fn refuse(&mut self, message: StoredMessage<'_>, reason: String) {
+        self.last_sequence = message.stream_sequence;
+        self.oddities.push(Oddity {
+            stream_sequence: message.stream_sequence,
+            subject: message.subject.to_owned(),
+            reason,
+        });
+    }
+
     fn apply_event(&mut self, envelope: EventEnvelope, sequence: u64, stored_at: DateTime<Utc>) {
+        self.last_sequence = sequence;
         let EventEnvelope { source, time, incarnation, event, .. } = envelope;
         match event {
             BundleEvent::EpochStarted(data) => self.epoch = Some(data.epoch),
@@ -190,62 +204,9 @@ pub fn read(subject: &str, payload: &[u8]) -> Result<EventEnvelope, String> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use uuid::Uuid;
 
+    use super::sample_events::{any_message, attempt, loaded, promoted, stored};
     use super::*;
-    use crate::event::{FetchStrategy, Hold, LoadSource, PromotionCause, RefreshAttempt};
-    use crate::event_chain::{EventChain, EventDraft};
-    use crate::identifiers::EventId;
-
-    fn promoted(channel: &str, tag: &str) -> BundleEvent {
-        Promoted {
-            bundle: "contracts".parse().unwrap(),
-            channel: channel.parse().unwrap(),
-            tag: tag.parse().unwrap(),
-            tree_digest: Sha256Digest::of(tag.as_bytes()),
-            previous_tag: None,
-            cause: PromotionCause::Promote,
-            hold: Hold::None,
-            reason: None,
-            actor: "ada".parse().unwrap(),
-        }
-        .into()
-    }
-
-    fn loaded(tag: &str) -> BundleEvent {
-        Loaded {
-            bundle: "contracts".parse().unwrap(),
-            tag: tag.parse().unwrap(),
-            tree_digest: Sha256Digest::of(tag.as_bytes()),
-            content_digest: Sha256Digest::of(tag.as_bytes()),
-            channel: None,
-            source: LoadSource::Download,
-            wire_bytes: 1,
-            previous_tag: None,
-            duration_ms: 1,
-            activation_epoch: 1,
-            verified: true,
-        }
-        .into()
-    }
-
-    fn attempt(tag: &str) -> BundleEvent {
-        RefreshAttempt {
-            bundle: "contracts".parse().unwrap(),
-            tag: tag.parse().unwrap(),
-            tree_digest: Sha256Digest::of(tag.as_bytes()),
-            base_tag: None,
-            strategy: FetchStrategy::Archive,
-        }
-        .into()
-    }
-
-    fn stored(source: &str, event: BundleEvent) -> (String, Vec<u8>) {
-        let draft = EventDraft { id: EventId::from_uuid(Uuid::from_u128(9)), time: DateTime::UNIX_EPOCH, event };
-        let chain = EventChain::new(Incarnation::from_uuid(Uuid::from_u128(1)), None);
-        let sealed = chain.seal(&source.parse().unwrap(), &draft).unwrap();
-        (sealed.subject.to_string(), sealed.bytes)
-    }
 
     fn fold<'a>(messages: impl IntoIterator<Item = &'a (String, Vec<u8>)>) -> FleetHistory {
         let mut history = FleetHistory::default();
@@ -281,16 +242,6 @@ mod tests {
         let history = fold(&[("bundle.promoted.contracts.channel.production".to_owned(), payload)]);
         assert!(history.channels.is_empty());
         assert_eq!(history.oddities.len(), 1);
-    }
-
-    fn any_message() -> impl Strategy<Value = (String, Vec<u8>)> {
-        let tag = "v[0-3]";
-        prop_oneof![
-            (("latest|production"), tag).prop_map(|(channel, tag)| stored("/operators/ada", promoted(&channel, &tag))),
-            (("a|b"), tag).prop_map(|(node, tag)| stored(&format!("/nodes/{node}"), loaded(&tag))),
-            (("a|b"), tag).prop_map(|(node, tag)| stored(&format!("/nodes/{node}"), attempt(&tag))),
-            ("bundle\\.[a-z_]{1,8}\\.x\\.node\\.a", proptest::collection::vec(any::<u8>(), 0..40)),
-        ]
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use crate::identifiers::{ActorName, IdentifierError, NodeName};
@@ -43,6 +44,12 @@ impl fmt::Display for Source {
             Self::Operator(name) => format!("/operators/{name}"),
         };
         formatter.pad(&text)
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

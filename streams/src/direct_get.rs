@@ -66,6 +66,8 @@ pub(crate) struct DirectMessage {
     pub(crate) sequence: u64,
     pub(crate) stored_at: DateTime<Utc>,
     pub(crate) payload: Bytes,
+    /// Its `Nats-Msg-Id`, as stored.
+    pub(crate) message_id: Option<String>,
 }
 
 /// A request in the server's own form.
@@ -73,6 +75,9 @@ pub(crate) struct DirectMessage {
 pub(crate) struct DirectGetRequest {
     #[serde(rename = "seq", skip_serializing_if = "Option::is_none")]
     pub(crate) sequence: Option<u64>,
+    /// Instead of a sequence: the first message stored at or after this time. For batches only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) start_time: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_by_subj: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -242,6 +247,7 @@ fn stored_message(stream: &str, message: Message) -> Result<DirectMessage, Direc
         subject: text(headers, "Nats-Subject").ok_or_else(|| malformed("Nats-Subject"))?.to_owned(),
         sequence: number(stream, headers, "Nats-Sequence")?,
         stored_at: stored_at.with_timezone(&Utc),
+        message_id: text(headers, "Nats-Msg-Id").map(ToOwned::to_owned),
         payload: message.payload,
     })
 }

@@ -7,13 +7,14 @@ mod append;
 mod leader_read;
 mod pages;
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use shared::subjects::{EVENT_STREAM, EventSubject};
+use shared::subjects::{EVENT_STREAM, EVENT_SUBJECTS, EventSubject};
 use thiserror::Error;
 
 pub(crate) use self::append::Attempts;
 pub use self::append::{AppendError, Appended, Expectation, UnknownCause};
-pub use self::pages::EventPages;
+pub use self::pages::{EventPages, EventWithId};
 use crate::connection::Connection;
 use crate::direct_get::{self, DirectGetError, DirectGetRequest, MAX_BATCH_BYTES};
 use crate::jetstream_api::{ApiError, api_request};
@@ -164,7 +165,19 @@ impl EventLog {
         EventPages::new(self.connection.clone(), filter.into(), from_sequence, None)
     }
 
-    /// The same up to a stream sequence, inclusive.
+    /// Reads all events that match a filter in order, page by page, from the first one that the server stored at or
+    /// after a time. Any replica may answer.
+    pub fn stored_since(&self, filter: impl Into<String>, time: DateTime<Utc>) -> EventPages {
+        EventPages::since(self.connection.clone(), filter.into(), time)
+    }
+
+    /// The event with this stream sequence. Any replica may answer.
+    pub async fn at(&self, stream_sequence: u64) -> Result<Option<StoredEvent>, ReadError> {
+        let found = self.next_on(EVENT_SUBJECTS, stream_sequence, Reader::AnyReplica).await?;
+        Ok(found.filter(|event| event.stream_sequence == stream_sequence))
+    }
+
+    /// Like [`EventLog::by_subject`], up to a stream sequence, inclusive.
     pub fn replay(&self, filter: impl Into<String>, from_sequence: u64, up_to: u64) -> EventPages {
         EventPages::new(self.connection.clone(), filter.into(), from_sequence, Some(up_to))
     }

@@ -79,7 +79,7 @@ impl Layout {
 }
 
 /// Stream behind the release bucket.
-pub(crate) fn release_stream() -> String {
+pub fn release_stream() -> String {
     format!("OBJ_{RELEASE_BUCKET}")
 }
 

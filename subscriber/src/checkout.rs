@@ -287,19 +287,36 @@ fn newest_first(cache: &Cache) -> Result<Vec<Tag>, StageFailure> {
     Ok(releases.into_iter().rev().map(|(_, tag)| tag).collect())
 }
 
-/// A release's description could not be had.
+/// A release's description that could not be had.
 #[derive(Debug, Error)]
-#[error("the description of release `{tag}` cannot be read")]
-pub struct DescriptionError {
-    tag: Tag,
-    #[source]
-    source: Box<dyn Error + Send + Sync>,
+pub enum DescriptionError {
+    /// It is not what was announced.
+    #[error("release `{tag}` is refused: {}", refusal(.failure))]
+    Refused {
+        /// The release.
+        tag: Tag,
+        /// What differed first.
+        failure: VerificationFailure,
+    },
+    /// It could not be read.
+    #[error("the description of release `{tag}` cannot be read")]
+    Failed {
+        /// The release.
+        tag: Tag,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
 }
 
 /// Reads which files an announced release consists of, verified against its announcement. Fetches no file.
 pub async fn describe(store: &ReleaseStore, published: &Published) -> Result<Release, DescriptionError> {
     let described = description(store, published, ReleaseLimits::default()).await;
-    described.map_err(|error| DescriptionError { tag: published.tag.clone(), source: Box::new(error) })
+    let tag = || published.tag.clone();
+    described.map_err(|error| match error {
+        StageFailure::Refused(failure) => DescriptionError::Refused { tag: tag(), failure },
+        source => DescriptionError::Failed { tag: tag(), source: Box::new(source) },
+    })
 }
 
 /// Whether a release consists of exactly the three files of a contracts bundle.

@@ -12,6 +12,7 @@
 
 mod activation;
 pub mod agent_presence;
+mod agent_view;
 mod alarms;
 pub mod cache;
 pub mod catalogue;
@@ -22,7 +23,9 @@ mod durable_file;
 pub mod entry_point;
 mod failures;
 mod fetch;
+mod http;
 pub mod local_pin;
+mod metrics;
 pub mod node_report;
 mod node_state;
 mod plan;

@@ -3,6 +3,12 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
+mod agent_http;
+#[cfg(test)]
+mod bundle_commands;
+#[cfg(test)]
+mod channel_moves;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod contracts_validate;
@@ -11,9 +17,19 @@ mod demo;
 #[cfg(test)]
 mod event_log;
 #[cfg(test)]
+mod fetch_bundle;
+#[cfg(test)]
+mod github_source;
+#[cfg(test)]
+mod hostile_releases;
+#[cfg(test)]
 mod layout;
 #[cfg(test)]
+mod local_pin;
+#[cfg(test)]
 mod main_job;
+#[cfg(test)]
+mod monitoring;
 #[cfg(test)]
 mod other_readers;
 #[cfg(test)]
@@ -22,6 +38,8 @@ mod permissions;
 mod playbook_releases;
 #[cfg(test)]
 mod publish_command;
+#[cfg(test)]
+mod publish_hostile_inputs;
 #[cfg(test)]
 mod release_store;
 #[cfg(test)]
@@ -40,3 +58,5 @@ mod tampering;
 mod transport_security;
 #[cfg(test)]
 mod up;
+#[cfg(test)]
+mod withdrawal;

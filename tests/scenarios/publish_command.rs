@@ -10,8 +10,11 @@ use acceptance::handmade_release::draft;
 use acceptance::process::Process;
 use acceptance::publishing::{COMMIT, ServerContent, contracts_publish, document, published, refused};
 use acceptance::sample_trees::{change_one_contract, contracts, noise, plain};
+use acceptance::stored_log::{checked_chains, event_log};
 use acceptance::waiting::PATIENCE;
 use acceptance::world::{World, both_outputs, finished, succeeded};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE;
 use serde_json::{Value, json};
 use shared::event::{BundleEvent, Hold, Promoted, PromotionCause};
 use shared::source::Source;
@@ -50,9 +53,7 @@ async fn a_publish_says_what_it_did_and_the_same_again_adds_nothing() {
     assert_eq!(again["channel"]["effect"], "already_there");
     assert_eq!(ServerContent::of(&operator).await, content);
     // And in words.
-    let mut command = contracts_publish(&world, &source, &[]);
-    command.args(["--output", "table"]);
-    let output = succeeded(command).await;
+    let output = succeeded(contracts_publish(&world, &source, &["--output", "table"])).await;
     assert!(both_outputs(&output).contains(&format!("unchanged: {TAG}")), "{}", both_outputs(&output));
 }
 
@@ -168,9 +169,108 @@ fn assert_same(foretold: &Value, done: &Value) {
     let sequence = foretold["sequence"].take();
     assert!(sequence.is_null() || number(done) >= sequence.as_u64().expect("a number"), "{sequence}");
     for (member, _) in done.as_object().expect("an object") {
-        let only_one = ["dry_run", "sequence", "base", "compared"].contains(&member.as_str());
+        let only_one = ["dry_run", "sequence", "base", "compared", "breaking"].contains(&member.as_str());
         assert!(only_one || foretold[member] == done[member], "{member}: {foretold} {done}");
     }
+}
+
+/// A schema whose readers may rely on property `name` being a text.
+const RELIED_ON: &str = r#"{"type":"object","properties":{"name":{"type":"string"},"size":{"type":"integer"}}}"#;
+const BROKEN: &str = r#"{"type":"object","properties":{"name":{"type":"integer"}}}"#;
+const EXTENDED: &str =
+    r#"{"type":"object","properties":{"name":{"type":"string"},"size":{"type":"integer"},"new":{}}}"#;
+
+#[tokio::test]
+async fn contracts_that_break_their_readers_are_refused_with_schema_and_path() {
+    let world = World::start(&[]).await;
+    let operator = world.raw_operator().await;
+    let source = contracts(world.directory());
+    let schema = source.join("schemas/order.v1.json");
+    write(&schema, RELIED_ON.as_bytes());
+    let first = published(&world, &source, &["--tag", "v1", "--require-compatible"]).await;
+    assert_eq!((&first["base"], &first["compared"]), (&Value::Null, &json!(true)), "nothing to compare with");
+
+    write(&schema, BROKEN.as_bytes());
+    let before = ServerContent::of(&operator).await;
+    let complaint = refused(contracts_publish(&world, &source, &["--tag", "v2", "--require-compatible"])).await;
+    for word in ["`v1`", "order.v1.json#/properties/name", "order.v1.json#/properties/size"] {
+        assert!(complaint.contains(word), "{word}: {complaint}");
+    }
+    let foretold = published(&world, &source, &["--tag", "v2", "--dry-run"]).await;
+    assert_eq!((&foretold["base"], &foretold["compared"]), (&json!("v1"), &json!(true)));
+    let paths: Vec<&Value> = foretold["breaking"].as_array().expect("a list").iter().map(|row| &row["path"]).collect();
+    assert_eq!(paths.len(), 2, "{foretold}");
+    assert_eq!(foretold["breaking"][0]["schema"], "order.v1.json");
+    let refused_too = finished(contracts_publish(&world, &source, &["--dry-run", "--require-compatible"])).await;
+    assert_eq!(refused_too.status.code(), Some(1));
+    assert_eq!(ServerContent::of(&operator).await, before);
+
+    // What adds only is compatible; and what is not asked for is not refused.
+    write(&schema, EXTENDED.as_bytes());
+    let second = published(&world, &source, &["--tag", "v2", "--require-compatible"]).await;
+    assert_eq!(
+        (&second["novelty"], &second["base"], &second["breaking"]),
+        (&json!("announced"), &json!("v1"), &json!([]))
+    );
+    write(&schema, BROKEN.as_bytes());
+    published(&world, &source, &["--tag", "v3", "--no-promote"]).await;
+
+    // Compared with what the channel's readers have, not with the newest; or with whatever is named.
+    let promoted = contracts_publish(&world, &source, &["--tag", "v3", "--require-compatible"]);
+    assert!(refused(promoted).await.contains("`v2`"), "not promoted by the way either");
+    write(&schema, RELIED_ON.as_bytes());
+    let against = |base: &'static str| ["--tag", "v4", "--require-compatible", "--base", base];
+    assert!(
+        refused(contracts_publish(&world, &source, &against("v2"))).await.contains("order.v1.json#/properties/new")
+    );
+    assert!(refused(contracts_publish(&world, &source, &against("v9"))).await.contains("no release `v9`"));
+    let unchanged_since = published(&world, &source, &against("v1")).await;
+    assert_eq!((&unchanged_since["novelty"], &unchanged_since["base"]), (&json!("announced"), &json!("v1")));
+
+    let mut other = world.demonctl();
+    other.args(["bundle", "publish", "--bundle", "policies", "--actor", "ada", "--require-compatible"]).arg(&source);
+    let output = finished(other).await;
+    assert_eq!(output.status.code(), Some(2), "{}", both_outputs(&output));
+}
+
+#[tokio::test]
+async fn contracts_that_no_reader_could_use_are_refused() {
+    let world = World::start(&[]).await;
+    let operator = world.raw_operator().await;
+    let source = contracts(world.directory());
+    write(&source.join("schemas/odd.json"), br#"{"type":"no such type"}"#);
+    write(&source.join("schemas/lost.json"), br##"{"$ref":"#/$defs/nowhere"}"##);
+    let before = ServerContent::of(&operator).await;
+    for options in [&[][..], &["--dry-run"]] {
+        let complaint = refused(contracts_publish(&world, &source, options)).await;
+        for word in ["odd.json", "lost.json", "nowhere"] {
+            assert!(complaint.contains(word), "{word}: {complaint}");
+        }
+    }
+    assert_eq!(ServerContent::of(&operator).await, before);
+}
+
+#[tokio::test]
+async fn a_publish_waits_for_the_nodes_where_it_is_told_to() {
+    let world = World::start(&["n1", "n2"]).await;
+    let source = contracts(world.directory());
+    let first = published(&world, &source, &["--wait"]).await;
+    assert_eq!(first["wait"], json!({ "followed": [], "stragglers": [] }), "nobody is there");
+    let mut agents = [world.start_agent("n1"), world.start_agent("n2")];
+    for agent in &mut agents {
+        agent.switched_to(TAG).await;
+    }
+    change_one_contract(&source, "second");
+    let second = published(&world, &source, &["--tag", "v2", "--wait", "--timeout", "30s"]).await;
+    assert_eq!(second["wait"]["followed"], json!(["n1", "n2"]));
+
+    agents[0].process.signal(rustix::process::Signal::STOP);
+    change_one_contract(&source, "third");
+    let late = finished(contracts_publish(&world, &source, &["--tag", "v3", "--wait", "--timeout", "2s"])).await;
+    agents[0].process.signal(rustix::process::Signal::CONT);
+    assert_eq!(late.status.code(), Some(3), "{}", both_outputs(&late));
+    let row: Value = serde_json::from_slice(&late.stdout).expect("JSON");
+    assert_eq!((&row["novelty"], &row["wait"]["stragglers"][0]["node"]), (&json!("announced"), &json!("n1")));
 }
 
 #[tokio::test]
@@ -199,7 +299,7 @@ async fn to_a_frozen_channel_nothing_is_published_and_others_are_not_concerned()
     // A publisher by itself goes on publishing and leaves the channel.
     let mut publisher = world.publisher();
     change_one_contract(&source, "fourth");
-    publisher.args(["--once", "--tag", "v4"]).arg("--source").arg(&source);
+    publisher.args(["--tag", "v4"]).arg("--source").arg(&source);
     succeeded(publisher).await;
     assert_eq!(ServerContent::of(&operator).await.on(HEAD).len(), 2, "moved once, frozen once");
 }
@@ -346,38 +446,125 @@ async fn of_many_who_publish_the_same_at_once_one_announces() {
 async fn a_publish_killed_at_any_moment_is_finished_by_the_next() {
     let world = World::start(&[]).await;
     let operator = world.raw_operator().await;
-    let source = world.subdirectory("policies");
-    let publish = |round: u64| {
-        let mut command = world.demonctl();
-        command.args(["bundle", "publish", "--bundle", "policies", "--actor", "ada", "--output", "json"]);
-        command.args(["--timestamp", "1758434400", "--tag", &format!("v{round}")]).arg(&source);
-        command
+    let source = contracts(world.directory());
+    // The next run is at another time and for another reason: what was begun decides about the release's facts.
+    let begun = ["--timestamp", "2025-09-21T06:00:00Z", "--trigger", "workflow_run"];
+    let finished_by = ["--timestamp", "2025-09-21T07:00:00Z", "--trigger", "local"];
+    let publish = |round: u64, options: &[&str]| {
+        contracts_publish(&world, &source, &[options, &["--tag", &format!("v{round}")]].concat())
+    };
+    let change = |round: u64| {
+        change_one_contract(&source, &hex(&noise(400_000, round)));
     };
     // How long a whole publish takes here, so that the kills fall into it and not behind it.
-    let whole = {
-        write(&source.join("module.wasm"), &noise(3_000_000, 0));
-        let begun = Instant::now();
-        succeeded(publish(0)).await;
-        begun.elapsed()
-    };
+    change(0);
+    let start = Instant::now();
+    succeeded(publish(0, &begun)).await;
+    let whole = start.elapsed();
     let mut cut_off = 0;
-    for round in 1..=20 {
-        write(&source.join("module.wasm"), &noise(3_000_000, round));
-        let mut process = Process::start(&format!("publish-{round}"), publish(round), world.directory());
+    for round in 1..=20_u32 {
+        change(round.into());
+        let mut process = Process::start(&format!("publish-{round}"), publish(round.into(), &begun), world.directory());
         // Not a wait for anything: the moment of the kill is what varies.
-        tokio::time::sleep(whole.mul_f64(f64::from(u32::try_from(round).expect("small")) / 20.0)).await;
+        tokio::time::sleep(whole.mul_f64(f64::from(round) / 20.0)).await;
         cut_off += usize::from(process.runs());
         process.kill();
-        let row = document(&succeeded(publish(round)).await);
+        let row = document(&succeeded(publish(round.into(), &finished_by)).await);
         assert_eq!(row["tag"], format!("v{round}"));
         let content = ServerContent::of(&operator).await;
-        let announced = content.on(&format!("bundle.published.policies.release.v{round}"));
+        let announced = content.on(&format!("bundle.published.contracts.release.v{round}"));
         assert_eq!(announced.len(), 1, "round {round}");
-        let heads = content.on("bundle.promoted.policies.channel.latest");
+        assert_eq!(announced[0].data()["tree_digest"], row["tree_digest"], "round {round}");
+        let heads = content.on(HEAD);
         let to_this = heads.iter().filter(|head| head.data()["tag"] == format!("v{round}")).count();
-        assert_eq!((to_this, heads.len()), (1, usize::try_from(round).expect("small") + 1), "round {round}");
+        assert_eq!((to_this, heads.len()), (1, round as usize + 1), "round {round}");
     }
     assert!(cut_off >= 5, "only {cut_off} of 20 runs were cut off: a whole one takes {whole:?}");
+}
+
+/// Text that does not compress to nothing.
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(value.into(), 16).expect("four bits");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+#[tokio::test]
+async fn the_same_source_commit_and_time_give_the_same_bytes_wherever_they_are_published() {
+    let world = World::unprovisioned(&[]).await;
+    let mut previews = Vec::new();
+    for (number, (zone, locale, mask)) in
+        [("UTC", "C", "022"), ("Pacific/Kiritimati", "de_DE.UTF-8", "077")].into_iter().enumerate()
+    {
+        let source = contracts(&world.subdirectory(&format!("copy-{number}")));
+        let mut publish = world.demonctl();
+        publish.args(["contracts", "publish", "--dry-run", "--actor", "ada", "--git-sha", COMMIT, "--output", "json"]);
+        publish.arg(&source);
+        // The mask is a shell's to set.
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask $0; exec \"$@\"", mask]).arg(publish.get_program()).args(publish.get_args());
+        command.envs(publish.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("SOURCE_DATE_EPOCH", "1758434400").env("TZ", zone).env("LC_ALL", locale);
+        let preview = document(&succeeded(command).await);
+        assert!(preview["archive"]["sha256"].is_string() && preview["tag"] == TAG, "{preview}");
+        previews.push(preview);
+    }
+    assert_eq!(previews[0], previews[1]);
+}
+
+#[tokio::test]
+async fn a_publisher_with_a_state_directory_goes_on_with_its_numbers() {
+    let world = World::start(&[]).await;
+    let source = contracts(world.directory());
+    let state = world.subdirectory("ci");
+    for round in 0..3 {
+        change_one_contract(&source, &format!("round {round}"));
+        let mut command = contracts_publish(&world, &source, &["--tag", &format!("v{round}"), "--name", "ci"]);
+        command.arg("--publisher-state").arg(&state);
+        assert_eq!(document(&succeeded(command).await)["novelty"], "announced");
+    }
+    let log = event_log(&world.raw_operator().await).await;
+    let written: Vec<u64> = checked_chains(&log)
+        .into_iter()
+        .filter(|((source, _), _)| source == "/publishers/ci")
+        .map(|(_, number)| number)
+        .collect();
+    assert_eq!(written, [6], "one writer: three announcements, three moves");
+}
+
+#[tokio::test]
+async fn what_the_bucket_has_lost_is_not_announced_again() {
+    let world = World::start(&[]).await;
+    let operator = world.raw_operator().await;
+    let source = contracts(world.directory());
+    published(&world, &source, &["--tag", "v1"]).await;
+    let meta_of = |object: &str| format!("$O.BUNDLES.M.{}", BASE64_URL_SAFE.encode(object));
+    let lose = async |object: &str| {
+        let answer = operator.api("STREAM.PURGE.OBJ_BUNDLES", &json!({ "filter": meta_of(object) })).await;
+        assert_eq!(answer["purged"], 1, "{answer}");
+    };
+    let archive = "contracts/v1.tar.zst";
+    lose(archive).await;
+    let repaired = published(&world, &source, &["--tag", "v1", "--force"]).await;
+    assert_eq!(repaired["novelty"], "announced_again", "made again from what the rest says");
+    for object in [archive, "contracts/v1.release.json"] {
+        lose(object).await;
+    }
+    let before = ServerContent::of(&operator).await;
+    let complaint = refused(contracts_publish(&world, &source, &["--tag", "v1", "--force"])).await;
+    assert!(complaint.contains("`v1`") && complaint.contains("give another tag"), "{complaint}");
+    assert_eq!(ServerContent::of(&operator).await, before);
+}
+
+#[tokio::test]
+async fn the_settings_are_shown_without_secrets() {
+    let world = World::unprovisioned(&[]).await;
+    let mut command = contracts_publish(&world, Path::new("contracts"), &["--print-config", "--force=true"]);
+    command.env("NATS_PASSWORD", "pa55word").env("NATS_URL", "nats://user:pa55word@127.0.0.1:9");
+    let output = succeeded(command).await;
+    assert!(!both_outputs(&output).contains("pa55word"), "{}", both_outputs(&output));
+    let settings = document(&output);
+    assert_eq!((&settings["force"], &settings["bundle"]), (&json!(true), &json!("contracts")));
+    assert_eq!((&settings["channel"], &settings["git_sha"]), (&json!("latest"), &json!(COMMIT)));
 }
 
 fn write(path: &Path, content: &[u8]) {

@@ -18,9 +18,11 @@ pub const DAY: &str = "2025-09-21T06:00:00Z";
 pub fn contracts_publish(world: &World, source: &Path, options: &[&str]) -> Command {
     let mut command = world.demonctl();
     command.args(["contracts", "publish"]).arg(source);
-    command.args(["--actor", "ada", "--git-sha", COMMIT, "--output", "json"]);
-    if !options.contains(&"--timestamp") {
-        command.args(["--timestamp", DAY]);
+    command.args(["--actor", "ada", "--git-sha", COMMIT]);
+    for (option, value) in [("--timestamp", DAY), ("--output", "json")] {
+        if !options.contains(&option) {
+            command.args([option, value]);
+        }
     }
     command.args(options);
     command

@@ -54,7 +54,8 @@ fn remove_outer_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         let ours = ["NATS_", "DEMON_", "DEMONCTL_", "GH_"].iter().any(|prefix| text.starts_with(prefix))
-            || ["RUST_LOG", "NO_COLOR", "GITHUB_TOKEN", "GITHUB_API_URL"].contains(&&*text);
+            || ["RUST_LOG", "NO_COLOR", "GITHUB_TOKEN", "GITHUB_API_URL", "PORT", "BIND_ADDR", "AGENT_API_KEY"]
+                .contains(&&*text);
         if ours && text != "DEMON_TOOL_CACHE" {
             command.env_remove(&name);
         }

@@ -8,14 +8,16 @@ use chrono::{DateTime, Utc};
 use clap::{ArgAction, Args};
 use publisher::author::Author;
 use publisher::config::{TriggerArgument, parse_time};
+use publisher::contracts_bundle::CONTRACTS_BUNDLE;
 use publisher::git_facts::is_commit_sum;
 use serde_json::{Value, json};
 use shared::event::Trigger;
-use shared::identifiers::{ActorName, ChannelName, Tag};
+use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
 use streams::connection_arguments::ConnectionArguments;
 
 use crate::operator::{self, ActorArguments};
 use crate::output::OutputFormat;
+use crate::rollout_wait::WaitArguments;
 
 /// What the log has room for beside everything else.
 const LONGEST_TEXT: usize = 1000;
@@ -95,6 +97,10 @@ pub(crate) struct PublishingArguments {
     #[arg(long, env = "DEMON_BASE_TAG", value_name = "TAG", value_parser = given::<Tag>)]
     base: Option<Given<Tag>>,
 
+    /// Whether and how long to wait for the nodes.
+    #[command(flatten)]
+    pub(super) wait: WaitArguments,
+
     /// Say what would happen and write nothing.
     #[arg(long, env = "DEMON_DRY_RUN", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) dry_run: bool,
@@ -143,12 +149,27 @@ impl PublishingArguments {
             "force": self.force,
             "require_compatible": self.require_compatible,
             "base": self.base(),
+            "wait": self.wait.settings(),
             "dry_run": self.dry_run,
             "reason": self.reason(),
             "replicas": self.replicas,
             "output": self.output,
             "connection": operator::connection_settings(&self.connection)?,
         }))
+    }
+
+    /// Options that make no sense together, in words.
+    pub(super) fn fault(&self, bundle: &BundleName) -> Option<String> {
+        let contracts = bundle.as_str() == CONTRACTS_BUNDLE;
+        if !contracts && (self.require_compatible || self.base().is_some()) {
+            return Some(format!(
+                "compatibility is known of contracts only: `{bundle}` takes neither --require-compatible nor --base"
+            ));
+        }
+        if self.base().is_some() && !self.require_compatible && !self.dry_run {
+            return Some("--base says what to compare with: it needs --require-compatible or --dry-run".to_owned());
+        }
+        (self.wait.wait && self.no_promote).then(|| "--wait waits for a channel, --no-promote moves none".to_owned())
     }
 
     /// Who publishes, as events name them.
@@ -285,6 +306,18 @@ mod tests {
             assert!(parsed(&arguments).is_err(), "{arguments:?}");
         }
         assert!(parsed(&["--reason", &"x".repeat(LONGEST_TEXT + 1)]).is_err());
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_named() {
+        let fault = |bundle: &str, arguments: &[&str]| parsed(arguments).unwrap().fault(&bundle.parse().unwrap());
+        assert_eq!(fault("contracts", &["--require-compatible", "--base", "v1"]), None);
+        assert_eq!(fault("contracts", &["--dry-run", "--base", "v1"]), None);
+        assert!(fault("contracts", &["--base", "v1"]).unwrap().contains("--require-compatible"));
+        assert!(fault("policies", &["--require-compatible"]).unwrap().contains("contracts only"));
+        assert!(fault("policies", &["--dry-run", "--base", "v1"]).unwrap().contains("contracts only"));
+        assert!(fault("policies", &["--wait", "--no-promote"]).unwrap().contains("--no-promote"));
+        assert_eq!(fault("policies", &["--wait"]), None);
     }
 
     #[test]

@@ -2,21 +2,22 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use publisher::build::SourceContent;
 use publisher::progress::Progress;
 use publisher::publish_cycle::PublishRequest;
 use publisher::publish_preview::{PublishPreview, preview};
-use shared::identifiers::{ActorName, BundleName, ChannelName, NodeName};
+use shared::event::Published;
+use shared::identifiers::{ActorName, ChannelName, NodeName};
+use shared::subjects::EVENT_STREAM;
 use streams::connection::Connection;
 use streams::event_log::EventLog;
-use streams::layout::{Layout, LayoutLimits, missing};
-use streams::node_table::{NodeEntry, NodeTable};
+use streams::layout::{Layout, LayoutLimits, missing, release_stream};
 use streams::release_store::ReleaseStore;
-use subscriber::node_report::NodeReport;
 
 use super::report::{self, PublishedRow};
 use crate::output::{OutputFormat, note};
+use crate::rollout_wait::standing;
 
 /// Shows what a publish would do. Fails where the publish itself would be refused, after showing it.
 pub(super) async fn run(
@@ -29,15 +30,13 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let missing = missing(connection, &Layout::declared(LayoutLimits::default())).await?;
     let (log, bucket) = (EventLog::new(connection.clone()), ReleaseStore::new(connection.clone()));
-    let stores = missing.is_empty().then_some((&log, &bucket));
+    let absent = |wanted: &str| missing.iter().any(|stream| stream == wanted);
+    let stores = (!absent(EVENT_STREAM) && !absent(&release_stream())).then_some((&log, &bucket));
     let preview = preview(stores, actor, content, request, &progress).await?;
     drop(progress);
     let nodes = match (&request.channel, stores) {
-        (Some(channel), Some(_)) => {
-            let entries = NodeTable::new(connection.clone()).list().await.context("the nodes are not known")?;
-            following(&entries, &request.bundle, channel)
-        }
-        (None, _) | (_, None) => Vec::new(),
+        (Some(channel), Some(_)) => nodes(connection, &preview.release, channel).await?,
+        (None | Some(_), _) => Vec::new(),
     };
     note("demonctl: dry run: nothing is written");
     if !missing.is_empty() {
@@ -60,13 +59,11 @@ fn refused(preview: &PublishPreview, request: &PublishRequest) -> anyhow::Result
     Ok(())
 }
 
-/// The nodes that say they follow a channel of a bundle, by name.
-fn following(entries: &[NodeEntry], bundle: &BundleName, channel: &ChannelName) -> Vec<NodeName> {
-    let follows = |entry: &&NodeEntry| {
-        let report: Option<NodeReport> = serde_json::from_slice(&entry.value).ok();
-        report.is_some_and(|report| report.bundle == *bundle && report.channel.as_ref() == Some(channel))
-    };
-    let mut nodes: Vec<NodeName> = entries.iter().filter(follows).map(|entry| entry.node.clone()).collect();
+/// The live nodes that follow a channel, by name: those that `--wait` would wait for.
+async fn nodes(connection: &Connection, release: &Published, channel: &ChannelName) -> anyhow::Result<Vec<NodeName>> {
+    let standing = standing(connection, &release.bundle, channel, &release.tag, release.tree_digest).await?;
+    let late = standing.stragglers.into_iter().map(|straggler| straggler.node);
+    let mut nodes: Vec<NodeName> = standing.followed.into_iter().chain(late).collect();
     nodes.sort();
-    nodes
+    Ok(nodes)
 }

@@ -97,7 +97,7 @@ impl Followers {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(node = %entry.node, %error, "an entry of the node table is not understood")
+                    tracing::warn!(node = %entry.node, %error, "an entry of the node table is not understood");
                 }
             }
         }
@@ -131,11 +131,6 @@ impl Followers {
         }
     }
 
-    /// The nodes that follow the channel.
-    pub(super) fn nodes(&self) -> &BTreeSet<NodeName> {
-        &self.nodes
-    }
-
     /// How far the nodes are.
     pub(super) fn outcome(&self, goal: &Goal<'_>, history: &FleetHistory, events: &[StoredEvent]) -> WaitOutcome {
         let moved = history.channels.get(&(goal.bundle.clone(), goal.channel.clone())).map(|channel| channel.since);
@@ -161,13 +156,11 @@ impl Followers {
     /// What a node runs: as it told the log, else as its entry says.
     fn running(&self, goal: &Goal<'_>, history: &FleetHistory, node: &NodeName) -> Option<(Tag, Sha256Digest)> {
         let logged = state_of(history, goal, node).and_then(|state| state.active.as_ref());
-        match logged {
-            Some((loaded, _)) => Some((loaded.tag.clone(), loaded.tree_digest)),
-            None => {
-                let (report, _) = self.entries.get(node)?;
-                report.active.as_ref().map(|active| (active.tag.clone(), active.tree_digest))
-            }
+        if let Some((loaded, _)) = logged {
+            return Some((loaded.tag.clone(), loaded.tree_digest));
         }
+        let (report, _) = self.entries.get(node)?;
+        report.active.as_ref().map(|active| (active.tag.clone(), active.tree_digest))
     }
 
     fn straggler(
@@ -194,24 +187,6 @@ impl Followers {
     }
 }
 
-/// The nodes that follow a channel at this moment, by the node table and the log.
-pub(crate) fn live_followers(
-    bundle: &BundleName,
-    channel: &ChannelName,
-    entries: &[NodeEntry],
-    history: &FleetHistory,
-    events: &[StoredEvent],
-    now: DateTime<Utc>,
-) -> BTreeSet<NodeName> {
-    // Who follows does not depend on where to.
-    let Some(state) = history.channels.get(&(bundle.clone(), channel.clone())) else { return BTreeSet::new() };
-    let goal = Goal { bundle, channel, tag: &state.head.tag, tree_digest: state.head.tree_digest };
-    let mut followers = Followers::default();
-    followers.see_entries(&goal, entries);
-    followers.see_events(&goal, history, events, now);
-    followers.nodes().clone()
-}
-
 fn state_of<'a>(history: &'a FleetHistory, goal: &Goal<'_>, node: &NodeName) -> Option<&'a NodeState> {
     history.nodes.get(&(node.clone(), goal.bundle.clone()))
 }
@@ -227,3 +202,6 @@ fn failure_words(goal: &Goal<'_>, events: &[StoredEvent], node: &NodeName, event
         Some(_) | None => event_type.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

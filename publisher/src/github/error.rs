@@ -247,34 +247,6 @@ pub enum ContentProblem {
     },
 }
 
-impl GitHubError {
-    /// Whether asking again at a later time may succeed without anybody changing anything.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::RateLimited { .. }
-            | Self::Connect { .. }
-            | Self::Proxy { .. }
-            | Self::Broken { .. }
-            | Self::Idle { .. }
-            | Self::TooSlow { .. }
-            | Self::Size { .. } => true,
-            Self::Status { status, .. } => *status >= 500,
-            Self::NotFound { .. }
-            | Self::NoRepository { .. }
-            | Self::Refused { .. }
-            | Self::Tls { .. }
-            | Self::TooLarge { .. }
-            | Self::Redirect { .. }
-            | Self::NotUnderstood { .. }
-            | Self::MissingAsset { .. }
-            | Self::Files { .. }
-            | Self::Authorities { .. }
-            | Self::Client(_)
-            | Self::Token => false,
-        }
-    }
-}
-
 fn private_hint(with_token: bool) -> &'static str {
     if with_token {
         " (of a private repository GH_TOKEN must be allowed to read the contents)"

@@ -36,7 +36,7 @@ pub fn github_release_content(
         (path(MANIFEST_FILE)?, downloaded.manifest_json.clone()),
         (path(DIGEST_FILE)?, downloaded.bundle_sha256.clone()),
     ]);
-    Ok((SourceContent::prebuilt(tree, downloaded.digest()), facts(downloaded)))
+    Ok((SourceContent::prebuilt_contracts(tree, downloaded.bundle_json.clone()), facts(downloaded)))
 }
 
 fn facts(downloaded: &DownloadedContracts) -> GitHubReleaseFacts {

@@ -1,16 +1,20 @@
 //! Why a publish did not finish.
 
 use shared::digest::Sha256Digest;
-use shared::identifiers::{ActorName, Tag};
+use shared::identifiers::{ActorName, BundleName, Tag};
 use streams::event_log::ReadError;
 use streams::event_writer::WriteError;
 use streams::release_store::StoreReadError;
 use thiserror::Error;
+use tokio::task::JoinError;
 
-use super::gates::FrozenSince;
+use super::gates::{BaseError, FrozenSince};
 use crate::announcement::AnnounceError;
 use crate::build::BuildError;
 use crate::channel::MoveError;
+use crate::compatibility::BreakingChange;
+use crate::contracts_document::Defect;
+use crate::source::list;
 use crate::stored_release::{ReadBackError, StoreError};
 use crate::tag::TagError;
 
@@ -51,9 +55,41 @@ pub enum PublishError {
     /// The channel is frozen, and the request says that this refuses it. Nothing was stored.
     #[error("{0}: thaw it, or publish without moving it (--no-promote)")]
     Frozen(FrozenSince),
+    /// The contracts are of no use to any reader. Nothing was stored.
+    #[error("the contracts are not valid: {}", list(.defects))]
+    Defects {
+        /// Everything that is wrong, and where.
+        defects: Vec<Defect>,
+    },
+    /// The contracts break who reads the release before them. Nothing was stored.
+    #[error("the contracts break who reads release `{base}`: {}", all(.breaking))]
+    Incompatible {
+        /// The release they were compared with.
+        base: Tag,
+        /// Every change that breaks a reader.
+        breaking: Vec<BreakingChange>,
+    },
+    /// Only contracts can be compared.
+    #[error("compatibility is known of contracts only, bundle `{bundle}` holds none")]
+    NotComparable {
+        /// The bundle.
+        bundle: BundleName,
+    },
+    /// There is nothing to compare with that could be read. Nothing was stored.
+    #[error("compatibility cannot be judged")]
+    Base(#[source] BaseError),
+    /// The work was given up in the middle.
+    #[error("checking the contracts was interrupted")]
+    Interrupted(#[source] JoinError),
     /// No tag can be derived.
     #[error("the release has no tag")]
     Tag(#[source] TagError),
+    /// The tag was announced, but the bucket has nothing of it any more, so it cannot be announced again.
+    #[error("release `{tag}` was announced, but the bucket has nothing of it any more: give another tag")]
+    ObjectsGone {
+        /// The tag.
+        tag: Tag,
+    },
     /// The release cannot be built.
     #[error("the release cannot be built")]
     Build(#[source] BuildError),
@@ -75,4 +111,9 @@ pub enum PublishError {
         #[source]
         source: Box<MoveError>,
     },
+}
+
+/// Every change, in one line: whoever has to repair them wants to know them all.
+fn all(breaking: &[BreakingChange]) -> String {
+    breaking.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

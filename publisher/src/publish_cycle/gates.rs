@@ -1,18 +1,22 @@
 //! What may keep a publish from happening, looked at before anything is stored.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use shared::event::Hold;
-use shared::identifiers::{ActorName, ChannelName, Tag};
-use shared::subjects::EventSubject;
-use streams::event_log::{EventLog, Reader};
+use shared::event::Published;
+use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
+use streams::event_log::EventLog;
 use streams::release_store::ReleaseStore;
 use thiserror::Error;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::{Decision, FrozenChannel, PublishError, PublishRequest};
 use crate::build::SourceContent;
 use crate::channel::read_history;
-use crate::channel_history::{ChannelHead, ChannelHistory};
+use crate::channel_history::ChannelHistory;
+use crate::compatibility::{BreakingChange, breaking_changes};
+use crate::contracts_bundle::BUNDLE_FILE;
+use crate::contracts_document::{ContractsDocument, DocumentError, check};
 use crate::release_register::ReleaseRegister;
+use crate::stored_release::{AnnouncedFileError, read_announced_file};
 
 /// How contracts compare with a release that their readers have.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,13 +24,53 @@ pub struct Comparison {
     /// The release they were compared with; `None` where there is none yet, so nothing can break.
     pub base: Option<Tag>,
     /// Every change that breaks a reader.
-    pub breaking: Vec<String>,
+    pub breaking: Vec<BreakingChange>,
 }
 
-/// Refuses contracts that no reader could use: not JSON Schemas, or with references that lead nowhere.
-pub(crate) fn check_content(content: &SourceContent, decision: &Decision) -> Result<(), PublishError> {
-    let _ = (content, decision);
-    Ok(())
+/// A release that contracts cannot be compared with.
+#[derive(Debug, Error)]
+pub enum BaseError {
+    /// It was never announced.
+    #[error("bundle `{bundle}` has no release `{tag}`")]
+    Unknown {
+        /// The bundle.
+        bundle: BundleName,
+        /// The tag.
+        tag: Tag,
+    },
+    /// The bucket does not give its contracts.
+    #[error("the contracts of release `{tag}` cannot be read")]
+    Read {
+        /// The tag.
+        tag: Tag,
+        /// Why.
+        #[source]
+        source: AnnouncedFileError,
+    },
+    /// What it holds is no contracts bundle.
+    #[error("release `{tag}` holds no contracts that could be compared")]
+    Document {
+        /// The tag.
+        tag: Tag,
+        /// Why.
+        #[source]
+        source: DocumentError,
+    },
+    /// The work was given up in the middle.
+    #[error("the comparison was interrupted")]
+    Interrupted(#[source] JoinError),
+}
+
+/// Refuses contracts that no reader could use, where they are about to be announced: what is no JSON Schema, or refers
+/// to what is not there.
+pub(crate) async fn check_content(content: &SourceContent, decision: &Decision) -> Result<(), PublishError> {
+    let announces = match decision {
+        Decision::Unchanged(_) | Decision::AlreadyAnnounced(_) => false,
+        Decision::AnnounceAgain(_) | Decision::Release(_) => true,
+    };
+    let (Some(document), true) = (content.bundle_json(), announces) else { return Ok(()) };
+    let checked = spawn_blocking(move || check(&document)).await.map_err(PublishError::Interrupted)?;
+    checked.map(|_| ()).map_err(|defects| PublishError::Defects { defects })
 }
 
 /// Refuses contracts that break who reads the release before them, where the request wants that.
@@ -44,11 +88,18 @@ pub(super) async fn refuse_incompatible(
         None => None,
         Some(channel) => Some(read_history(log, &request.bundle, channel).await.map_err(PublishError::Read)?),
     };
-    compare(bucket, register, history.as_ref(), content, request).await
+    let comparison = compare(bucket, register, history.as_ref(), content, request).await?;
+    match comparison {
+        None => Err(PublishError::NotComparable { bundle: request.bundle.clone() }),
+        Some(Comparison { base: Some(base), breaking }) if !breaking.is_empty() => {
+            Err(PublishError::Incompatible { base, breaking })
+        }
+        compatible => Ok(compatible),
+    }
 }
 
 /// Compares contracts with the release that their readers have now: the one asked for, else the channel's, else the
-/// newest.
+/// newest. `None` where the content is no contracts.
 pub(crate) async fn compare(
     bucket: &ReleaseStore,
     register: &ReleaseRegister,
@@ -56,8 +107,51 @@ pub(crate) async fn compare(
     content: &SourceContent,
     request: &PublishRequest,
 ) -> Result<Option<Comparison>, PublishError> {
-    let _ = (bucket, register, history, content, request);
-    Ok(None)
+    let Some(new) = content.bundle_json() else { return Ok(None) };
+    let Some(base) = base(register, history, request).map_err(PublishError::Base)? else {
+        return Ok(Some(Comparison { base: None, breaking: Vec::new() }));
+    };
+    let tag = base.tag.clone();
+    if base.content_digest == content.content_digest() {
+        return Ok(Some(Comparison { base: Some(tag), breaking: Vec::new() }));
+    }
+    let old = read_announced_file(bucket, base, BUNDLE_FILE, request.limits)
+        .await
+        .map_err(|source| PublishError::Base(BaseError::Read { tag: tag.clone(), source }))?;
+    let breaking = spawn_blocking(move || -> Result<_, (Side, DocumentError)> {
+        let old = ContractsDocument::parse(&old).map_err(|error| (Side::Base, error))?;
+        let new = ContractsDocument::parse(&new).map_err(|error| (Side::New, error))?;
+        Ok(breaking_changes(&old, &new))
+    })
+    .await
+    .map_err(|error| PublishError::Base(BaseError::Interrupted(error)))?;
+    match breaking {
+        Ok(breaking) => Ok(Some(Comparison { base: Some(tag), breaking })),
+        Err((Side::Base, source)) => Err(PublishError::Base(BaseError::Document { tag, source })),
+        Err((Side::New, DocumentError { defects })) => Err(PublishError::Defects { defects }),
+    }
+}
+
+/// Which of two documents is no contracts bundle.
+enum Side {
+    Base,
+    New,
+}
+
+/// The release to compare with.
+fn base<'a>(
+    register: &'a ReleaseRegister,
+    history: Option<&ChannelHistory>,
+    request: &PublishRequest,
+) -> Result<Option<&'a Published>, BaseError> {
+    let head = history.and_then(ChannelHistory::head).map(|head| &head.promoted.tag);
+    match request.base.as_ref().or(head) {
+        Some(tag) => match register.find(tag) {
+            Some((release, _)) => Ok(Some(release)),
+            None => Err(BaseError::Unknown { bundle: request.bundle.clone(), tag: tag.clone() }),
+        },
+        None => Ok(register.newest().map(|(release, _)| release)),
+    }
 }
 
 /// A frozen channel, and since when it is.
@@ -86,56 +180,77 @@ pub(super) async fn refuse_frozen(log: &EventLog, request: &PublishRequest) -> R
 pub(crate) async fn frozen(log: &EventLog, request: &PublishRequest) -> Result<Option<FrozenSince>, PublishError> {
     let (Some(channel), FrozenChannel::Refuse) = (&request.channel, request.frozen_channel) else { return Ok(None) };
     let history = read_history(log, &request.bundle, channel).await.map_err(PublishError::Read)?;
-    let (Some(head), Some(freeze)) = (history.head(), frozen_since(history.moves())) else { return Ok(None) };
-    let subject = EventSubject::channel_head(&request.bundle, channel).to_string();
-    let event = log.next_on(&subject, freeze.stream_sequence, Reader::Leader).await.map_err(PublishError::Read)?;
+    let (Some(head), Some(freeze)) = (history.head(), history.frozen_since()) else { return Ok(None) };
     Ok(Some(FrozenSince {
         channel: channel.clone(),
         tag: head.promoted.tag.clone(),
         actor: freeze.promoted.actor.clone(),
-        since: event.map_or(DateTime::UNIX_EPOCH, |event| event.stored_at),
+        since: history.stored_at(freeze).unwrap_or_default(),
     }))
-}
-
-/// The move that froze a channel which is frozen now; moves under an override come later.
-fn frozen_since(moves: &[ChannelHead]) -> Option<&ChannelHead> {
-    let frozen = moves.iter().rev().take_while(|head| head.promoted.hold == Hold::Frozen);
-    frozen.last()
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
     use shared::digest::Sha256Digest;
-    use shared::event::{Promoted, PromotionCause};
+    use shared::event::{Hold, ObjectReference, Promoted, PromotionCause, Trigger};
 
     use super::*;
+    use crate::channel_history::ChannelHead;
 
-    use Hold::{Frozen, Held, None as Free};
+    fn release(tag: &str) -> Published {
+        let object = ObjectReference { name: "x".to_owned(), size: 1, sha256: Sha256Digest::of(b"x") };
+        Published {
+            bundle: "contracts".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: Sha256Digest::of(tag.as_bytes()),
+            content_digest: Sha256Digest::of(tag.as_bytes()),
+            files: 1,
+            total_bytes: 1,
+            archive: object.clone(),
+            release: object,
+            git: None,
+            trigger: Trigger::Local,
+            actor: "main".parse().unwrap(),
+        }
+    }
+
+    fn pointing_at(tag: &str) -> ChannelHistory {
+        let promoted = Promoted {
+            bundle: "contracts".parse().unwrap(),
+            channel: "latest".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: release(tag).tree_digest,
+            previous_tag: None,
+            cause: PromotionCause::Promote,
+            hold: Hold::None,
+            reason: None,
+            actor: "ada".parse().unwrap(),
+        };
+        ChannelHistory::of([ChannelHead { promoted, stream_sequence: 1 }])
+    }
 
     #[test]
-    fn a_channel_is_frozen_since_its_last_freeze_whatever_moved_it_afterwards() {
-        let moves = |holds: &[Hold]| -> Vec<ChannelHead> {
-            let numbered = holds.iter().zip(1..);
-            let head = |(hold, stream_sequence): (&Hold, u64)| ChannelHead {
-                promoted: Promoted {
-                    bundle: "contracts".parse().unwrap(),
-                    channel: "latest".parse().unwrap(),
-                    tag: "v1".parse().unwrap(),
-                    tree_digest: Sha256Digest::of(b"v1"),
-                    previous_tag: None,
-                    cause: PromotionCause::Freeze,
-                    hold: *hold,
-                    reason: None,
-                    actor: "ada".parse().unwrap(),
-                },
-                stream_sequence,
+    fn contracts_are_compared_with_what_their_readers_have() {
+        let register = ReleaseRegister::of(["a", "b", "c"].map(release), None);
+        let compared = |history: Option<&ChannelHistory>, asked: Option<&str>| {
+            let request = PublishRequest {
+                base: asked.map(|tag| tag.parse().unwrap()),
+                ..PublishRequest::new("contracts".parse().unwrap(), DateTime::UNIX_EPOCH)
             };
-            numbered.map(head).collect()
+            match base(&register, history, &request) {
+                Ok(release) => release.map_or_else(|| "nothing".to_owned(), |release| release.tag.to_string()),
+                Err(error) => error.to_string(),
+            }
         };
-        let since = |holds: &[Hold]| frozen_since(&moves(holds)).map(|head| head.stream_sequence);
-        assert_eq!(since(&[]), None);
-        assert_eq!(since(&[Free, Frozen, Free]), None);
-        assert_eq!(since(&[Frozen, Held]), None);
-        assert_eq!(since(&[Frozen, Free, Frozen, Frozen]), Some(3));
+        let (none, at_a, lost) = (ChannelHistory::default(), pointing_at("a"), pointing_at("z"));
+        assert_eq!(compared(None, None), "c", "no channel is moved");
+        assert_eq!(compared(Some(&none), None), "c", "the channel points nowhere yet");
+        assert_eq!(compared(Some(&at_a), None), "a");
+        assert_eq!(compared(Some(&at_a), Some("b")), "b");
+        assert_eq!(compared(Some(&at_a), Some("z")), "bundle `contracts` has no release `z`");
+        assert_eq!(compared(Some(&lost), None), "bundle `contracts` has no release `z`");
+        let request = PublishRequest::new("contracts".parse().unwrap(), DateTime::UNIX_EPOCH);
+        assert!(base(&ReleaseRegister::default(), Some(&none), &request).unwrap().is_none());
     }
 }

@@ -58,6 +58,9 @@ pub async fn into_directory(
     foreign: Foreign,
 ) -> Result<CheckedOut, CheckoutError> {
     let id = origin.id();
+    // The directory behind a link is filled, and the link stays.
+    let resolved = fs::canonicalize(destination).unwrap_or_else(|_| destination.to_owned());
+    let destination = resolved.as_path();
     let failed = |error: io::Error| CheckoutError::Failed {
         tag: id.tag.clone(),
         destination: destination.to_owned(),

@@ -24,6 +24,7 @@ use super::pinning::KnownPin;
 use super::resume::is_current;
 use super::show::Rivalry;
 use super::wake_ups::{Wake, WakeUps};
+use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::{Alarms, Subject};
 use crate::cache::Cache;
 use crate::config::{AgentConfig, Follow};
@@ -74,6 +75,11 @@ pub(super) struct Agent {
     pub(super) unsaved: bool,
     pub(super) started_at: DateTime<Utc>,
     pub(super) view: watch::Sender<NodeReport>,
+    /// Why the desired release does not run.
+    pub(super) trouble: Option<Trouble>,
+    /// The manifest of the release that was running when it was last looked for.
+    pub(super) manifest: Option<(ReleaseId, Option<ManifestFacts>)>,
+    pub(super) shown: watch::Sender<AgentView>,
     pub(super) first_look: CancellationToken,
 }
 
@@ -112,7 +118,7 @@ impl Agent {
         connection: Connection,
         outbox: Outbox,
         reporter: Reporter,
-    ) -> (Self, watch::Receiver<NodeReport>) {
+    ) -> Self {
         let started_at = Utc::now();
         let question = Question {
             bundle: config.bundle.clone(),
@@ -124,7 +130,7 @@ impl Agent {
             Follow::Tag(tag) => Some(tag.clone()),
             Follow::Channel(_) => None,
         };
-        let (view, seen) = watch::channel(NodeReport {
+        let (view, _) = watch::channel(NodeReport {
             node: config.node.clone(),
             bundle: config.bundle.clone(),
             channel: config.follow.channel().cloned(),
@@ -139,7 +145,18 @@ impl Agent {
             alarms: Vec::new(),
             started_at,
         });
-        let agent = Self {
+        let shown = watch::Sender::new(AgentView {
+            report: view.borrow().clone(),
+            disabled: false,
+            cache: config.cache.clone(),
+            connected: false,
+            connection_fault: None,
+            git_sha: None,
+            manifest: None,
+            trouble: None,
+            changed_at: started_at,
+        });
+        Self {
             reporter,
             log: EventLog::new(connection.clone()),
             store: ReleaseStore::new(connection.clone()),
@@ -169,9 +186,11 @@ impl Agent {
             unsaved: false,
             started_at,
             view,
+            trouble: None,
+            manifest: None,
+            shown,
             first_look: CancellationToken::new(),
-        };
-        (agent, seen)
+        }
     }
 
     /// Cancelled once the log was asked for the first time, whatever it answered: then events and heartbeats begin.
@@ -183,12 +202,14 @@ impl Agent {
     pub(super) async fn live(&mut self, wake_ups: &mut WakeUps) {
         self.refresh_pin().await;
         self.resume().await;
+        self.read_manifest().await;
         self.show();
         // Offline, the last good release is put back in place if it is here.
         self.converge(wake_ups).await;
         wake_ups.listen().await;
         loop {
             let rest = self.round(wake_ups).await;
+            self.read_manifest().await;
             self.show();
             wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
             let timer = Instant::now() + rest;

@@ -22,6 +22,7 @@ use crate::desired::{Answer, Head};
 use crate::failures::{FailureKey, FailureKind, Report};
 use crate::fetch::{StageFailure, StagedRelease, fetch, reuse};
 use crate::local_pin::LocalPin;
+use crate::metrics::{Operation, count, note_refresh};
 use crate::node_state::ReleaseId;
 use crate::plan::{Desired, Idle, Refusal, Situation, Step, WaitReason, next_step};
 use crate::release_directory::says_to_be;
@@ -85,6 +86,7 @@ impl Agent {
                 }
                 Step::Idle(_) | Step::Wait { .. } | Step::Refuse(Refusal::NothingLeft) => {}
             }
+            self.read_manifest().await;
             self.show();
             if wake_ups.news() || begun.elapsed() > FRESH {
                 return Next::Look;
@@ -257,6 +259,8 @@ impl Agent {
         self.collect_at = Some(Instant::now() + QUIET_TIME + Duration::from_secs(1));
         let loaded = self.loaded(&release, staged.source, staged.wire_bytes, milliseconds(staged.decided));
         log_loaded(&loaded, staged.git_sha.as_deref());
+        count(Operation::Loaded);
+        note_refresh(u32::try_from(loaded.duration_ms).unwrap_or(u32::MAX));
         self.remember_switch(id.clone(), &release, staged.git_sha, loaded).await;
         Next::Rest(Duration::ZERO)
     }
@@ -294,6 +298,7 @@ impl Agent {
             | StageFailure::Pin(_)
             | StageFailure::Interrupted(_) => FailureKind::Download,
         };
+        self.note_trouble(key, kind, failure);
         let (retry, spread) = (self.config.retry(), rand::rng().random());
         let delay = |attempts| retry.delay(attempts, spread);
         let report = self.state.failures.note(key.clone(), kind, &failure.cause(), Utc::now(), delay);

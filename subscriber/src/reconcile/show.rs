@@ -90,6 +90,7 @@ impl Agent {
             *shown = report;
             changed
         });
+        self.show_view();
     }
 }
 

@@ -1,0 +1,106 @@
+//! `demonctl events verify`: is the log what its writers wrote?
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::identifiers::Incarnation;
+use shared::log_verification::{Finding, LogVerifier, VerificationReport};
+use streams::connection_arguments::ConnectionArguments;
+
+use crate::log_input::{ExportFileArguments, ReadingProgress};
+use crate::operator;
+use crate::output::{OutputFormat, print_line, table};
+use crate::timeline_reader::message;
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    #[command(flatten)]
+    file: ExportFileArguments,
+    /// Form of the output. `jsonl` prints one finding a line and nothing else.
+    #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
+    output: OutputFormat,
+    #[command(flatten)]
+    connection: ConnectionArguments,
+}
+
+impl VerifyArguments {
+    pub(super) fn settings(&self) -> anyhow::Result<Value> {
+        let connection = operator::connection_settings(&self.connection)?;
+        Ok(json!({ "from": self.file.from, "output": self.output, "connection": connection }))
+    }
+}
+
+/// The report with the log it is about.
+#[derive(Debug, Serialize)]
+struct Report {
+    stream: String,
+    epoch: Option<Incarnation>,
+    #[serde(flatten)]
+    findings: VerificationReport,
+}
+
+/// Ends with exit code 1 where anything was found.
+pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
+    let mut input = arguments.file.open(&arguments.connection).await?;
+    let mut verifier = LogVerifier::default();
+    let progress = ReadingProgress::start("verifying", input.last_sequence);
+    while let Some(page) = input.next_page().await? {
+        for event in &page {
+            verifier.check(message(event));
+        }
+        progress.at(page.last().map_or(0, |last| last.stream_sequence));
+    }
+    drop(progress);
+    let report = verifier.finish(Some(input.last_sequence));
+    let clean = report.clean;
+    print(arguments.output, &Report { stream: input.stream, epoch: input.epoch, findings: report })?;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(format: OutputFormat, whole: &Report) -> anyhow::Result<()> {
+    match format {
+        OutputFormat::Json => print_line(&serde_json::to_string_pretty(whole)?),
+        OutputFormat::Jsonl => {
+            whole.findings.findings.iter().try_for_each(|finding| print_line(&serde_json::to_string(finding)?))
+        }
+        OutputFormat::Table => print_text(whole),
+    }
+}
+
+fn print_text(whole: &Report) -> anyhow::Result<()> {
+    let report = &whole.findings;
+    if !report.findings.is_empty() {
+        let rows = report.findings.iter().map(cells);
+        print_line(&table(&["seq", "problem", "source", "incarnation", "number", "what"], rows))?;
+        print_line("")?;
+    }
+    let more = report.findings_total - report.findings.len() as u64;
+    if more > 0 {
+        print_line(&format!("and {more} more findings"))?;
+    }
+    let unknown: u64 = report.unknown.values().sum();
+    if unknown > 0 {
+        print_line(&format!("{unknown} events are of types this version does not know; their chains were checked"))?;
+    }
+    let epoch = whole.epoch.map_or_else(|| "no epoch".to_owned(), |epoch| format!("epoch {epoch}"));
+    let verdict =
+        if report.clean { "clean".to_owned() } else { format!("NOT CLEAN, {} findings", report.findings_total) };
+    print_line(&format!(
+        "{} ({epoch}): {} events, {} sources, {} incarnations, sequences {} to {}: {verdict}",
+        whole.stream, report.events, report.sources, report.incarnations, report.first_sequence, report.last_sequence
+    ))
+}
+
+fn cells(finding: &Finding) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![
+        finding.stream_sequence.to_string(),
+        finding.problem.name().to_owned(),
+        or_dash(finding.source.as_ref().map(ToString::to_string)),
+        or_dash(finding.incarnation.map(|incarnation| incarnation.to_string())),
+        or_dash(finding.sequence.map(|sequence| sequence.to_string())),
+        finding.problem.to_string(),
+    ]
+}

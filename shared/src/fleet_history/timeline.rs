@@ -1,0 +1,465 @@
+//! The fold with its way there: every move of a channel, every withdrawal, every switch of a node.
+//!
+//! Two clocks are kept apart everywhere: `stored_at` is the server's (what was known when), `happened_at` the
+//! source's (a node that was offline for days reports late).
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::{FleetHistory, StoredMessage, read};
+use crate::digest::Sha256Digest;
+use crate::event::{BundleEvent, DownloadFailed, Loaded, Promoted, Published, VerificationFailed, Withdrawn};
+use crate::event_envelope::EventEnvelope;
+use crate::event_type::EventType;
+use crate::identifiers::{BundleName, ChannelName, EventId, Incarnation, NodeName, Tag};
+use crate::source::Source;
+
+/// When something was recorded and when it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Moment {
+    /// Stream sequence of the event that says so.
+    pub stream_sequence: u64,
+    /// When the server stored the event, by the server's clock.
+    pub stored_at: DateTime<Utc>,
+    /// When it happened, by its source's clock.
+    pub happened_at: DateTime<Utc>,
+    /// The event's id.
+    pub event_id: EventId,
+}
+
+/// One move of a channel.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChannelMove {
+    /// When.
+    #[serde(flatten)]
+    pub moment: Moment,
+    /// The source that wrote it.
+    pub written_by: Source,
+    /// Where it points now, why, and who moved it.
+    #[serde(flatten)]
+    pub promoted: Promoted,
+}
+
+/// A release as it was first announced.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Announcement {
+    /// When.
+    #[serde(flatten)]
+    pub moment: Moment,
+    /// The source that wrote it.
+    pub written_by: Source,
+    /// The release.
+    #[serde(flatten)]
+    pub published: Published,
+}
+
+/// One withdrawal.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Withdrawal {
+    /// When.
+    #[serde(flatten)]
+    pub moment: Moment,
+    /// The source that wrote it.
+    pub written_by: Source,
+    /// Which tree and content must not run again, why, and who says so.
+    #[serde(flatten)]
+    pub withdrawn: Withdrawn,
+}
+
+/// One switch of a node to a release.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Activation {
+    /// When.
+    #[serde(flatten)]
+    pub moment: Moment,
+    /// What it runs since.
+    #[serde(flatten)]
+    pub loaded: Loaded,
+}
+
+/// Something a node could not do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NodeFailure {
+    /// When.
+    #[serde(flatten)]
+    pub moment: Moment,
+    /// The type of the event that says so.
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// The release it failed on.
+    pub tag: Tag,
+    /// What failed, in words.
+    pub what: String,
+    /// What an operator can do.
+    pub remediation: String,
+    /// The release that kept running.
+    pub running_tag: Option<Tag>,
+    /// How many further attempts failed in the same way.
+    pub repeats: u64,
+}
+
+/// A release that a node holds verified.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StagedRelease {
+    /// When.
+    #[serde(flatten)]
+    pub moment: Moment,
+    /// The release.
+    pub tag: Tag,
+    /// Its tree digest.
+    pub tree_digest: Sha256Digest,
+}
+
+/// What a node did with one bundle.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NodeTimeline {
+    /// Every switch, oldest first.
+    pub activations: Vec<Activation>,
+    /// What it has staged since its last switch.
+    pub staged: Option<StagedRelease>,
+    /// Its last failure, whether or not it has switched since.
+    pub last_failure: Option<NodeFailure>,
+    /// Its last event.
+    pub last_word: Moment,
+    /// The writer of its last event.
+    pub incarnation: Incarnation,
+}
+
+impl NodeTimeline {
+    /// The switch to the release that runs.
+    pub fn active(&self) -> Option<&Activation> {
+        self.activations.last()
+    }
+
+    /// The failure that has not been followed by a switch.
+    pub fn failing(&self) -> Option<&NodeFailure> {
+        let switched = self.active().map_or(0, |active| active.moment.stream_sequence);
+        self.last_failure.as_ref().filter(|failure| failure.moment.stream_sequence > switched)
+    }
+}
+
+/// One span of time in which a node ran a release.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Adoption {
+    /// The node.
+    pub node: NodeName,
+    /// The switch to the release.
+    pub since: Moment,
+    /// The switch to the next one; `None` while it runs.
+    pub until: Option<Moment>,
+}
+
+/// The state that a prefix of the log gives, with the way there.
+///
+/// Total and idempotent like [`FleetHistory`], which it contains.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FleetTimeline {
+    /// The heads.
+    pub state: FleetHistory,
+    /// Every channel's moves, oldest first, never empty.
+    pub moves: BTreeMap<(BundleName, ChannelName), Vec<ChannelMove>>,
+    /// Every release's first announcement.
+    pub announcements: BTreeMap<(BundleName, Tag), Announcement>,
+    /// Every withdrawal, oldest first.
+    pub withdrawals: Vec<Withdrawal>,
+    /// Every node's way, per bundle.
+    pub nodes: BTreeMap<(NodeName, BundleName), NodeTimeline>,
+    /// How many events were left out because they happened later.
+    pub left_out: u64,
+    /// Server time of the last message read.
+    pub last_stored_at: Option<DateTime<Utc>>,
+    happened_by: Option<DateTime<Utc>>,
+}
+
+impl FleetTimeline {
+    /// A timeline that leaves out every event that happened after `time` by its source's clock.
+    pub fn as_it_happened_by(time: DateTime<Utc>) -> Self {
+        Self { happened_by: Some(time), ..Self::default() }
+    }
+
+    /// Applies the next message. One at or below the last applied sequence changes nothing.
+    pub fn apply(&mut self, message: StoredMessage<'_>) {
+        if message.stream_sequence <= self.state.last_sequence {
+            return;
+        }
+        self.last_stored_at = Some(message.stored_at);
+        match read(message.subject, message.payload) {
+            Ok(envelope) if self.happened_by.is_some_and(|limit| envelope.time > limit) => {
+                self.left_out += 1;
+                self.state.last_sequence = message.stream_sequence;
+            }
+            Ok(envelope) => {
+                let moment = Moment {
+                    stream_sequence: message.stream_sequence,
+                    stored_at: message.stored_at,
+                    happened_at: envelope.time,
+                    event_id: envelope.id,
+                };
+                self.record(&envelope, moment);
+                self.state.apply_event(envelope, message.stream_sequence, message.stored_at);
+            }
+            Err(reason) => self.state.refuse(message, reason),
+        }
+    }
+
+    fn record(&mut self, envelope: &EventEnvelope, moment: Moment) {
+        let written_by = envelope.source.clone();
+        match &envelope.event {
+            BundleEvent::Published(data) => {
+                let announcement = Announcement { moment, written_by, published: data.clone() };
+                self.announcements.entry((data.bundle.clone(), data.tag.clone())).or_insert(announcement);
+            }
+            BundleEvent::Promoted(data) => {
+                let key = (data.bundle.clone(), data.channel.clone());
+                self.moves.entry(key).or_default().push(ChannelMove { moment, written_by, promoted: data.clone() });
+            }
+            BundleEvent::Withdrawn(data) => {
+                self.withdrawals.push(Withdrawal { moment, written_by, withdrawn: data.clone() });
+            }
+            BundleEvent::RefreshAttempt(data) => {
+                self.node(envelope, &data.bundle, moment);
+            }
+            BundleEvent::Staged(data) => {
+                if let Some(node) = self.node(envelope, &data.bundle, moment) {
+                    let (tag, tree_digest) = (data.tag.clone(), data.tree_digest);
+                    node.staged = Some(StagedRelease { moment, tag, tree_digest });
+                }
+            }
+            BundleEvent::Loaded(data) => {
+                if let Some(node) = self.node(envelope, &data.bundle, moment) {
+                    node.staged = None;
+                    node.activations.push(Activation { moment, loaded: data.clone() });
+                }
+            }
+            BundleEvent::VerificationFailed(data) => {
+                if let Some(node) = self.node(envelope, &data.bundle, moment) {
+                    node.last_failure = Some(verification_failure(moment, data));
+                }
+            }
+            BundleEvent::DownloadFailed(data) => {
+                if let Some(node) = self.node(envelope, &data.bundle, moment) {
+                    node.last_failure = Some(download_failure(moment, data));
+                }
+            }
+            // The heads say all there is to say about these.
+            BundleEvent::EpochStarted(_) | BundleEvent::Unknown(_) => {}
+        }
+    }
+
+    fn node(&mut self, envelope: &EventEnvelope, bundle: &BundleName, moment: Moment) -> Option<&mut NodeTimeline> {
+        let Source::Node(name) = &envelope.source else { return None };
+        let node = self.nodes.entry((name.clone(), bundle.clone())).or_insert_with(|| NodeTimeline {
+            activations: Vec::new(),
+            staged: None,
+            last_failure: None,
+            last_word: moment,
+            incarnation: envelope.incarnation,
+        });
+        node.last_word = moment;
+        node.incarnation = envelope.incarnation;
+        Some(node)
+    }
+
+    /// Which nodes ran a release, from when to when, in the order of their switches.
+    pub fn adoption(&self, bundle: &BundleName, tag: &Tag) -> Vec<Adoption> {
+        let mut adoptions: Vec<Adoption> = Vec::new();
+        for ((node, _), timeline) in self.nodes.iter().filter(|((_, of), _)| of == bundle) {
+            let next = timeline.activations.iter().skip(1).map(|next| Some(next.moment)).chain([None]);
+            for (activation, until) in timeline.activations.iter().zip(next) {
+                if activation.loaded.tag == *tag {
+                    adoptions.push(Adoption { node: node.clone(), since: activation.moment, until });
+                }
+            }
+        }
+        adoptions.sort_by_key(|adoption| adoption.since.stream_sequence);
+        adoptions
+    }
+
+    /// The move that made a node switch: the last one of its channel to that release before the switch. `None` for a
+    /// pinned node.
+    pub fn promotion_behind(&self, activation: &Activation) -> Option<&ChannelMove> {
+        let loaded = &activation.loaded;
+        let moves = self.moves.get(&(loaded.bundle.clone(), loaded.channel.clone()?))?;
+        let before = |step: &&ChannelMove| step.moment.stream_sequence < activation.moment.stream_sequence;
+        moves.iter().rev().filter(before).find(|step| step.promoted.tag == loaded.tag)
+    }
+
+    /// The withdrawal of a tree, where there is one.
+    pub fn withdrawal_of(&self, tree_digest: Sha256Digest) -> Option<&Withdrawal> {
+        self.withdrawals.iter().find(|withdrawal| withdrawal.withdrawn.tree_digest == tree_digest)
+    }
+}
+
+fn verification_failure(moment: Moment, data: &VerificationFailed) -> NodeFailure {
+    NodeFailure {
+        moment,
+        event_type: EventType::VerificationFailed,
+        tag: data.tag.clone(),
+        what: format!("{}: expected {}, actual {}", data.item, data.expected, data.actual),
+        remediation: data.remediation.clone(),
+        running_tag: data.running_tag.clone(),
+        repeats: data.repeats,
+    }
+}
+
+fn download_failure(moment: Moment, data: &DownloadFailed) -> NodeFailure {
+    let network = data.network_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    NodeFailure {
+        moment,
+        event_type: EventType::DownloadFailed,
+        tag: data.tag.clone(),
+        what: format!("{}{network}", data.error),
+        remediation: data.remediation.clone(),
+        running_tag: data.running_tag.clone(),
+        repeats: data.repeats,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::sample_events::{
+        any_message, download_failed, loaded, minute, of_unknown_type, promoted, published, stored, stored_at,
+        withdrawn,
+    };
+    use super::*;
+
+    fn fold_into(timeline: &mut FleetTimeline, messages: &[(String, Vec<u8>)]) {
+        for (number, (subject, payload)) in messages.iter().enumerate() {
+            let sequence = number as u64 + 1;
+            timeline.apply(StoredMessage {
+                stream_sequence: sequence,
+                stored_at: minute(i64::try_from(sequence).unwrap()),
+                subject,
+                payload,
+            });
+        }
+    }
+
+    fn fold(messages: &[(String, Vec<u8>)]) -> FleetTimeline {
+        let mut timeline = FleetTimeline::default();
+        fold_into(&mut timeline, messages);
+        timeline
+    }
+
+    fn contracts() -> BundleName {
+        "contracts".parse().unwrap()
+    }
+
+    fn edge(timeline: &FleetTimeline) -> &NodeTimeline {
+        &timeline.nodes[&("edge-1".parse().unwrap(), contracts())]
+    }
+
+    fn story() -> Vec<(String, Vec<u8>)> {
+        vec![
+            stored("/publishers/main", published("v1")),
+            stored("/publishers/main", promoted("latest", "v1")),
+            stored_at("/nodes/edge-1", loaded("v1"), 3),
+            stored("/operators/ada", promoted("latest", "v2")),
+            stored_at("/nodes/edge-1", download_failed("v2"), 5),
+            stored_at("/nodes/edge-1", loaded("v2"), 9),
+            stored("/operators/ada", withdrawn("v2")),
+        ]
+    }
+
+    #[test]
+    fn every_move_and_switch_is_kept_with_both_clocks() {
+        let timeline = fold(&story());
+        let moves = &timeline.moves[&(contracts(), "latest".parse().unwrap())];
+        let told: Vec<_> = moves.iter().map(|step| (step.promoted.tag.as_str(), step.moment.stream_sequence)).collect();
+        assert_eq!(told, [("v1", 2), ("v2", 4)]);
+        let active = edge(&timeline).active().unwrap();
+        assert_eq!((active.moment.stored_at, active.moment.happened_at), (minute(6), minute(9)));
+        assert_eq!(timeline.promotion_behind(active).unwrap().moment.stream_sequence, 4);
+        let withdrawal = timeline.withdrawal_of(Sha256Digest::of(b"v2")).unwrap();
+        assert_eq!((withdrawal.withdrawn.reason.as_str(), withdrawal.moment.stream_sequence), ("broken", 7));
+    }
+
+    #[test]
+    fn a_failure_counts_until_the_next_switch_and_is_remembered_after_it() {
+        let story = story();
+        let before = fold(&story[..5]);
+        assert_eq!(edge(&before).failing().unwrap().tag.as_str(), "v2");
+        let after = fold(&story);
+        assert_eq!(edge(&after).failing(), None);
+        assert_eq!(edge(&after).last_failure.as_ref().unwrap().moment.stream_sequence, 5);
+    }
+
+    #[test]
+    fn adoption_names_each_span_of_each_node() {
+        let mut story = story();
+        story.push(stored_at("/nodes/edge-2", loaded("v1"), 20));
+        let timeline = fold(&story);
+        let spans: Vec<_> = timeline
+            .adoption(&contracts(), &"v1".parse().unwrap())
+            .into_iter()
+            .map(|span| {
+                (span.node.to_string(), span.since.stream_sequence, span.until.map(|until| until.stream_sequence))
+            })
+            .collect();
+        assert_eq!(spans, [("edge-1".to_owned(), 3, Some(6)), ("edge-2".to_owned(), 8, None)]);
+    }
+
+    #[test]
+    fn a_late_report_belongs_to_the_time_it_tells_of() {
+        let mut timeline = FleetTimeline::as_it_happened_by(minute(4));
+        fold_into(&mut timeline, &story());
+        assert_eq!(edge(&timeline).active().unwrap().loaded.tag.as_str(), "v1");
+        assert_eq!(timeline.left_out, 2);
+        assert_eq!(timeline.state.last_sequence, 7);
+    }
+
+    #[test]
+    fn unknown_types_are_kept_and_counted() {
+        let timeline = fold(&[of_unknown_type("v1"), of_unknown_type("v2")]);
+        assert_eq!(timeline.state.unknown["bundle.approved"], 2);
+        assert!(timeline.moves.is_empty() && timeline.state.oddities.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn replaying_twice_equals_once(messages in proptest::collection::vec(any_message(), 0..30)) {
+            let once = fold(&messages);
+            let mut twice = once.clone();
+            fold_into(&mut twice, &messages);
+            prop_assert_eq!(once, twice);
+        }
+
+        #[test]
+        fn the_heads_are_the_ends_of_the_ways(messages in proptest::collection::vec(any_message(), 0..40)) {
+            let timeline = fold(&messages);
+            let mut heads = FleetHistory::default();
+            for (number, (subject, payload)) in messages.iter().enumerate() {
+                let sequence = number as u64 + 1;
+                let stored_at = minute(i64::try_from(sequence).unwrap());
+                heads.apply(StoredMessage { stream_sequence: sequence, stored_at, subject, payload });
+            }
+            prop_assert_eq!(&timeline.state, &heads);
+            for (key, channel) in &heads.channels {
+                let moves = &timeline.moves[key];
+                prop_assert_eq!(&moves.last().unwrap().promoted, &channel.head);
+                prop_assert_eq!(moves.len() as u64, channel.moves);
+            }
+            for (key, node) in &heads.nodes {
+                let way = &timeline.nodes[key];
+                prop_assert_eq!(way.active().map(|active| &active.loaded), node.active.as_ref().map(|(loaded, _)| loaded));
+                prop_assert_eq!(way.failing().map(|failing| &failing.tag), node.failure.as_ref().map(|(tag, _)| tag));
+                prop_assert_eq!(way.staged.as_ref().map(|staged| &staged.tag), node.staged.as_ref());
+                prop_assert_eq!(way.last_word.stream_sequence, node.stream_sequence);
+            }
+        }
+
+        #[test]
+        fn nothing_is_dropped_silently(messages in proptest::collection::vec(any_message(), 0..30), limit in 0_i64..9) {
+            let mut timeline = FleetTimeline::as_it_happened_by(minute(limit));
+            fold_into(&mut timeline, &messages);
+            let readable = messages.iter().filter_map(|(subject, payload)| read(subject, payload).ok());
+            let (kept, later): (Vec<_>, Vec<_>) = readable.partition(|envelope| envelope.time <= minute(limit));
+            prop_assert_eq!(later.len() as u64, timeline.left_out);
+            prop_assert_eq!(kept.len() + later.len() + timeline.state.oddities.len(), messages.len());
+        }
+    }
+}
