@@ -9,7 +9,11 @@ mod demo;
 #[cfg(test)]
 mod event_log;
 #[cfg(test)]
+mod events_commands;
+#[cfg(test)]
 mod layout;
+#[cfg(test)]
+mod log_verification;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
@@ -24,6 +28,8 @@ mod shared_state;
 mod stored_events;
 #[cfg(test)]
 mod tampering;
+#[cfg(test)]
+mod time_travel;
 #[cfg(test)]
 mod transport_security;
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod handmade_release;
 pub mod operator_mode;
 pub mod process;
 pub mod raw_client;
+pub mod reported;
 pub mod reserved_port;
 pub mod sample_trees;
 pub mod server;
