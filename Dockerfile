@@ -20,6 +20,7 @@ USER demon
 FROM base AS publisher
 COPY --from=build /out/demon-publisher /usr/local/bin/demon-publisher
 ENTRYPOINT ["/usr/local/bin/demon-publisher"]
+CMD ["serve"]
 
 FROM base AS runtime
 COPY --from=build /out/demon-runtime /usr/local/bin/demon-runtime

@@ -4,6 +4,7 @@ mod diff;
 mod fetch;
 mod list;
 mod publish;
+mod release_difference;
 mod show;
 
 use std::process::ExitCode;
@@ -14,9 +15,9 @@ use serde_json::Value;
 #[derive(Debug, Subcommand)]
 pub(crate) enum BundleCommand {
     /// Publish a directory as a release of a bundle, where it changed.
-    Publish(publish::PublishArguments),
+    Publish(Box<publish::PublishArguments>),
     /// Fetch a release, verify it and put its files into a directory.
-    Fetch(fetch::FetchArguments),
+    Fetch(Box<fetch::FetchArguments>),
     /// List a bundle's releases, newest first.
     List(list::ListArguments),
     /// Show one release: digests, objects, files, where it comes from.
@@ -41,8 +42,8 @@ impl BundleCommand {
 /// Runs one of the commands.
 pub(crate) async fn run(command: BundleCommand) -> anyhow::Result<ExitCode> {
     match command {
-        BundleCommand::Publish(arguments) => publish::run(arguments).await,
-        BundleCommand::Fetch(arguments) => fetch::run(arguments).await,
+        BundleCommand::Publish(arguments) => publish::run(*arguments).await,
+        BundleCommand::Fetch(arguments) => fetch::run(*arguments).await,
         BundleCommand::List(arguments) => list::run(arguments).await,
         BundleCommand::Show(arguments) => show::run(arguments).await,
         BundleCommand::Diff(arguments) => diff::run(arguments).await,

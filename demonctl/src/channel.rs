@@ -1,89 +1,79 @@
-//! `demonctl channel`: which release each channel points at.
+//! `demonctl channel`: which release each channel points at, and moving it.
+
+mod history;
+mod list;
+mod moves;
+mod show;
 
 use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
-use serde::Serialize;
-use serde_json::{Value, json};
-use shared::event::{Hold, PromotionCause};
-use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
-use streams::connection_arguments::ConnectionArguments;
-
-use crate::history_follower::fold;
-use crate::operator;
-use crate::output::{OutputFormat, print_rows};
+use serde_json::Value;
+use shared::event::Hold;
+use shared::identifiers::BundleName;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ChannelCommand {
     /// List every channel with the release it points at.
-    List(ListArguments),
+    List(list::ListArguments),
+    /// Show one channel: where it points, since when and why, and who follows it.
+    Show(show::ShowArguments),
+    /// Point a channel at a release, and lift a hold.
+    ///
+    /// Where it points there already and is not held, nothing is written. `<bundle>-latest` is no release and is
+    /// refused.
+    Promote(moves::PromoteArguments),
+    /// Point a channel at an earlier release, and hold it there: no publish moves it until a thaw or a promotion.
+    Rollback(moves::RollbackArguments),
+    /// Refuse every move of a channel until it is thawed.
+    Freeze(moves::StayArguments),
+    /// Lift a hold or a freeze: publishes and people move the channel again.
+    Thaw(moves::StayArguments),
+    /// List the moves of a channel, oldest first.
+    History(history::HistoryArguments),
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct ListArguments {
-    #[command(flatten)]
-    connection: ConnectionArguments,
-    /// Form of the output.
-    #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
-    output: OutputFormat,
-}
-
-#[derive(Serialize)]
-struct Row {
-    bundle: BundleName,
-    channel: ChannelName,
-    tag: Tag,
-    since: DateTime<Utc>,
-    cause: PromotionCause,
-    hold: Hold,
-    actor: ActorName,
-    moves: u64,
+/// The option that every command about a channel has.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BundleArgument {
+    /// The bundle whose channel is meant.
+    #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME", default_value = "contracts")]
+    pub(crate) bundle: BundleName,
 }
 
 impl ChannelCommand {
     /// The effective settings, secrets masked.
     pub(crate) fn settings(&self) -> anyhow::Result<Value> {
-        let Self::List(arguments) = self;
-        let connection = operator::connection_settings(&arguments.connection)?;
-        Ok(json!({ "output": arguments.output, "connection": connection }))
+        match self {
+            Self::List(arguments) => arguments.settings(),
+            Self::Show(arguments) => arguments.settings(),
+            Self::Promote(arguments) => arguments.settings(),
+            Self::Rollback(arguments) => arguments.settings(),
+            Self::Freeze(arguments) | Self::Thaw(arguments) => arguments.settings(),
+            Self::History(arguments) => arguments.settings(),
+        }
     }
 }
 
-/// Shows the channels' heads.
+/// Runs one of the commands.
 pub(crate) async fn run(command: ChannelCommand) -> anyhow::Result<ExitCode> {
-    let ChannelCommand::List(arguments) = command;
-    let connection = operator::connect(&arguments.connection).await?;
-    let history = fold(&connection).await?;
-    let rows: Vec<Row> = history
-        .channels
-        .into_iter()
-        .map(|((bundle, channel), state)| Row {
-            bundle,
-            channel,
-            tag: state.head.tag,
-            since: state.since,
-            cause: state.head.cause,
-            hold: state.head.hold,
-            actor: state.head.actor,
-            moves: state.moves,
-        })
-        .collect();
-    print_rows(arguments.output, &["bundle", "channel", "tag", "since", "hold", "moved by", "moves"], &rows, |row| {
-        let hold = match row.hold {
-            Hold::None => "-",
-            Hold::Held => "held",
-            Hold::Frozen => "frozen",
-        };
-        vec![
-            row.bundle.to_string(),
-            row.channel.to_string(),
-            row.tag.to_string(),
-            row.since.to_rfc3339_opts(SecondsFormat::Secs, true),
-            hold.to_owned(),
-            row.actor.to_string(),
-            row.moves.to_string(),
-        ]
-    })?;
-    Ok(ExitCode::SUCCESS)
+    match command {
+        ChannelCommand::List(arguments) => list::run(arguments).await,
+        ChannelCommand::Show(arguments) => show::run(arguments).await,
+        ChannelCommand::Promote(arguments) => moves::promote(arguments).await,
+        ChannelCommand::Rollback(arguments) => moves::rollback(arguments).await,
+        ChannelCommand::Freeze(arguments) => moves::freeze(arguments).await,
+        ChannelCommand::Thaw(arguments) => moves::thaw(arguments).await,
+        ChannelCommand::History(arguments) => history::run(arguments).await,
+    }
+}
+
+/// A hold in a column of its own.
+fn hold_cell(hold: Hold) -> &'static str {
+    if hold == Hold::None { "-" } else { hold.as_str() }
+}
+
+fn time_cell(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

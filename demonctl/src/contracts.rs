@@ -5,6 +5,7 @@ mod fetch_bundle;
 mod history;
 mod list_releases;
 mod publish;
+mod source;
 mod validate;
 
 use std::process::ExitCode;
@@ -17,15 +18,15 @@ pub(crate) enum ContractsCommand {
     /// Build the contracts bundle from a directory and print it.
     Bundle(bundle::BundleArguments),
     /// Publish the contracts as a release, where they changed.
-    Publish(publish::PublishArguments),
+    Publish(Box<publish::PublishArguments>),
     /// Fetch contract bundle from GitHub releases, or from NATS
-    FetchBundle(fetch_bundle::FetchBundleArguments),
+    FetchBundle(Box<fetch_bundle::FetchBundleArguments>),
     /// List available contract bundle releases
     ListReleases(list_releases::ListReleasesArguments),
     /// Check a bundle file: structure, schemas, references.
     Validate(validate::ValidateArguments),
     /// List what was published, newest first.
-    History(history::HistoryArguments),
+    History(Box<history::HistoryArguments>),
 }
 
 impl ContractsCommand {
@@ -46,10 +47,10 @@ impl ContractsCommand {
 pub(crate) async fn run(command: ContractsCommand) -> anyhow::Result<ExitCode> {
     match command {
         ContractsCommand::Bundle(arguments) => bundle::run(arguments).await,
-        ContractsCommand::Publish(arguments) => publish::run(arguments).await,
-        ContractsCommand::FetchBundle(arguments) => fetch_bundle::run(arguments).await,
+        ContractsCommand::Publish(arguments) => publish::run(*arguments).await,
+        ContractsCommand::FetchBundle(arguments) => fetch_bundle::run(*arguments).await,
         ContractsCommand::ListReleases(arguments) => list_releases::run(arguments).await,
         ContractsCommand::Validate(arguments) => validate::run(arguments).await,
-        ContractsCommand::History(arguments) => history::run(arguments).await,
+        ContractsCommand::History(arguments) => history::run(*arguments).await,
     }
 }

@@ -1,6 +1,6 @@
 //! One line of words for each event, as the replay table shows it.
 
-use shared::event::{BundleEvent, Hold, LoadSource, PromotionCause};
+use shared::event::{BundleEvent, Hold, LoadSource};
 
 /// What the event says beside its type, source and tag.
 pub(crate) fn describe(event: &BundleEvent) -> String {
@@ -14,19 +14,12 @@ pub(crate) fn describe(event: &BundleEvent) -> String {
             data.trigger.as_str()
         ),
         BundleEvent::Promoted(data) => {
-            let cause = match data.cause {
-                PromotionCause::Publish => "publish",
-                PromotionCause::Promote => "promote",
-                PromotionCause::Rollback => "rollback",
-                PromotionCause::Withdraw => "withdraw",
-                PromotionCause::Freeze => "freeze",
-                PromotionCause::Thaw => "thaw",
-                PromotionCause::Rollout => "rollout",
-            };
-            let hold = match data.hold {
-                Hold::None => "",
-                Hold::Held => ", held",
-                Hold::Frozen => ", frozen",
+            let cause = data.cause.as_str();
+            let hold = match (data.hold, data.overrode_freeze()) {
+                (Hold::None, _) => "",
+                (Hold::Held, _) => ", held",
+                (Hold::Frozen, false) => ", frozen",
+                (Hold::Frozen, true) => ", frozen, override",
             };
             let previous = data.previous_tag.as_ref().map(|tag| format!(" from {tag}")).unwrap_or_default();
             let reason = data.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();

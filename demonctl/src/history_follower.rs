@@ -68,22 +68,36 @@ impl HistoryFollower {
     ) -> anyhow::Result<T> {
         let deadline = Instant::now() + limit;
         loop {
-            for event in all_events(&self.connection, self.history.last_sequence + 1).await? {
-                self.history.apply(message(&event));
-                self.events.push(event);
-            }
+            self.read_on().await?;
             let missing = match condition(&self.history, &self.events) {
                 Ok(value) => return Ok(value),
                 Err(missing) => missing,
             };
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if !self.wait_for_more(deadline).await.with_context(|| missing.clone())? {
                 bail!("after {} s: {missing}", limit.as_secs());
             }
-            // Woken by a live message, or looks again: live messages may be lost.
-            if let Ok(None) = timeout(left.min(LOOK_AGAIN), self.feed.next()).await {
-                bail!("the connection ended while waiting: {missing}");
-            }
         }
+    }
+
+    /// Reads and folds what the log has beyond what was read so far.
+    pub(crate) async fn read_on(&mut self) -> anyhow::Result<()> {
+        for event in all_events(&self.connection, self.history.last_sequence + 1).await? {
+            self.history.apply(message(&event));
+            self.events.push(event);
+        }
+        Ok(())
+    }
+
+    /// Waits until it is worth reading on: woken by a live message, or after a while, since live messages may be
+    /// lost. False once the deadline has passed.
+    pub(crate) async fn wait_for_more(&mut self, deadline: Instant) -> anyhow::Result<bool> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        if let Ok(None) = timeout(left.min(LOOK_AGAIN), self.feed.next()).await {
+            bail!("the connection ended while waiting");
+        }
+        Ok(true)
     }
 }

@@ -7,6 +7,7 @@
 mod blame;
 mod bundle;
 mod channel;
+mod checkout;
 mod contracts;
 mod demo;
 mod diff;
@@ -20,13 +21,16 @@ mod operator;
 mod output;
 mod parent_watch;
 mod point_in_time;
+mod publishing;
 mod release;
+mod rollout_wait;
 mod run_agent;
 mod stack;
 mod state_at;
 mod state_report;
 mod supervise;
 mod timeline_reader;
+mod transfer_progress;
 mod up;
 
 use std::process::ExitCode;

@@ -46,3 +46,20 @@ pub(crate) async fn connect(arguments: &ConnectionArguments) -> anyhow::Result<C
         anyhow::anyhow!("cannot connect to `{address}`: {}; check NATS_URL and the login", ErrorChain(&error))
     })
 }
+
+/// Longest text that a person gives as a reason, in bytes.
+const LONGEST_REASON: usize = 1000;
+
+/// A reason for the log: some words in one line.
+pub(crate) fn parse_reason(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("it holds control characters".to_owned());
+    }
+    if text.len() > LONGEST_REASON {
+        return Err(format!("it is longer than {LONGEST_REASON} bytes"));
+    }
+    Ok(text.to_owned())
+}

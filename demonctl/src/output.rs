@@ -83,3 +83,26 @@ pub(crate) fn note(line: &str) {
 pub(crate) fn may_draw() -> bool {
     io::stderr().is_terminal() && io::stdout().is_terminal()
 }
+
+/// Prints one document in the format asked for; `for_people` serves the table.
+pub(crate) fn print_document<D: Serialize>(
+    format: OutputFormat,
+    document: &D,
+    for_people: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    match format {
+        OutputFormat::Table => print_line(&for_people()),
+        OutputFormat::Json => {
+            print_line(&serde_json::to_string_pretty(document).context("the result cannot be written as JSON")?)
+        }
+        OutputFormat::Jsonl => {
+            print_line(&serde_json::to_string(document).context("the result cannot be written as JSON")?)
+        }
+    }
+}
+
+/// Words that somebody else chose, so that they do nothing to a terminal: control characters written out.
+pub(crate) fn printable(text: &str) -> String {
+    let written_out = |c: char| -> String { if c.is_control() { c.escape_default().collect() } else { c.into() } };
+    text.chars().map(written_out).collect()
+}

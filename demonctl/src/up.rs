@@ -87,6 +87,6 @@ async fn publish(stack: &LocalStack, contracts: PathBuf) -> anyhow::Result<Strin
     let tag = &report.release.published.tag;
     Ok(match report.novelty {
         Novelty::Unchanged | Novelty::AlreadyAnnounced => format!("contracts are unchanged since {tag}"),
-        Novelty::Announced => format!("published {tag}"),
+        Novelty::Announced | Novelty::AnnouncedAgain => format!("published {tag}"),
     })
 }

@@ -1,6 +1,6 @@
 //! Announcing a stored release: `bundle.published` on the tag's own subject.
 
-use shared::event::{BundleEvent, Published};
+use shared::event::{BundleEvent, Published, Trigger};
 use shared::identifiers::Tag;
 use shared::subjects::EventSubject;
 use streams::event_log::{AppendError, EventLog, ReadError, Reader};
@@ -53,7 +53,34 @@ pub async fn announce(
     author: &mut Author,
     stored: &StoredRelease,
 ) -> Result<AnnouncedRelease, AnnounceError> {
-    let published = published(stored, author);
+    append(log, author, published(stored, author), Repeat::WhereDifferent).await
+}
+
+/// Announces a stored release once more although the log has it already, with what makes us do it now. Returns only
+/// after the server has confirmed the event; another tree under the tag is refused.
+pub async fn announce_again(
+    log: &EventLog,
+    author: &mut Author,
+    stored: &StoredRelease,
+    trigger: Trigger,
+) -> Result<AnnouncedRelease, AnnounceError> {
+    append(log, author, Published { trigger, ..published(stored, author) }, Repeat::Always).await
+}
+
+/// When a release that was announced before is announced once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// Where the same tree lies in other objects now.
+    WhereDifferent,
+    Always,
+}
+
+async fn append(
+    log: &EventLog,
+    author: &mut Author,
+    published: Published,
+    repeat: Repeat,
+) -> Result<AnnouncedRelease, AnnounceError> {
     let subject = EventSubject::release_announcement(&published.bundle, &published.tag);
     let mut attempt = 1;
     loop {
@@ -66,7 +93,8 @@ pub async fn announce(
                     tree: published.tree_digest.to_string(),
                 });
             }
-            if (&earlier.archive, &earlier.release) == (&published.archive, &published.release) {
+            let same_objects = (&earlier.archive, &earlier.release) == (&published.archive, &published.release);
+            if same_objects && repeat == Repeat::WhereDifferent {
                 let stream_sequence = last.map_or(0, |last| last.stream_sequence);
                 return Ok(AnnouncedRelease { published: earlier, stream_sequence, already_announced: true });
             }

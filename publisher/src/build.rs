@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use shared::archive::{WriteArchiveError, write_archive};
 use shared::digest::{HashingWriter, Sha256Digest};
 use shared::event::ObjectReference;
@@ -62,6 +63,7 @@ pub struct SourceContent {
 enum ContentKind {
     Contracts(ContractsBundle),
     Tree(SourceTree),
+    PrebuiltContracts { tree: SourceTree, bundle_json: Bytes },
 }
 
 impl SourceContent {
@@ -76,15 +78,33 @@ impl SourceContent {
         Ok(Self { content_digest, kind: ContentKind::Tree(source) })
     }
 
+    /// Contracts that are a release's tree already, byte for byte: nothing is derived from facts. Their digest is that
+    /// of their `bundle.json`, as it is wherever else they are published; the caller has verified the other files.
+    pub fn prebuilt_contracts(tree: SourceTree, bundle_json: Bytes) -> Self {
+        Self {
+            content_digest: Sha256Digest::of(&bundle_json),
+            kind: ContentKind::PrebuiltContracts { tree, bundle_json },
+        }
+    }
+
     /// What "unchanged" compares: the SHA-256 of `bundle.json` for contracts, else the tree digest.
     pub fn content_digest(&self) -> Sha256Digest {
         self.content_digest
     }
 
+    /// The `bundle.json`, where the content is contracts.
+    pub(crate) fn bundle_json(&self) -> Option<Bytes> {
+        match &self.kind {
+            ContentKind::Contracts(contracts) => Some(contracts.bundle_json_bytes()),
+            ContentKind::PrebuiltContracts { bundle_json, .. } => Some(bundle_json.clone()),
+            ContentKind::Tree(_) => None,
+        }
+    }
+
     fn tree(&self, facts: &ReleaseFacts) -> Result<SourceTree, BuildError> {
         match &self.kind {
             ContentKind::Contracts(contracts) => contracts.tree(facts).map_err(BuildError::Contracts),
-            ContentKind::Tree(tree) => Ok(tree.clone()),
+            ContentKind::Tree(tree) | ContentKind::PrebuiltContracts { tree, .. } => Ok(tree.clone()),
         }
     }
 }

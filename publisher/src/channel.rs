@@ -8,15 +8,16 @@
 mod decision;
 mod order;
 
-use shared::event::{BundleEvent, Hold, Promoted, PromotionCause};
+use shared::event::{BundleEvent, Hold, Promoted, PromotionCause, Published};
 use shared::identifiers::{BundleName, ChannelName};
 use shared::subjects::EventSubject;
 use streams::event_log::{AppendError, EventLog, ReadError};
 use streams::event_writer::WriteError;
 use streams::stored_event::StoredEvent;
 
-use self::decision::{DecidedMove, Decision, points_at};
-pub use self::order::{AutomaticPromotion, ChannelMove, Freeze, MoveError, MoveRequest, Order};
+pub(crate) use self::decision::DecidedMove;
+use self::decision::{Decision, points_at};
+pub use self::order::{AutomaticPromotion, ChannelMove, Freeze, MoveError, MovePlan, MoveRequest, Order};
 use crate::announcement::AnnouncedRelease;
 use crate::author::Author;
 use crate::channel_history::{ChannelHead, ChannelHistory};
@@ -49,13 +50,28 @@ pub async fn move_channel(
         Decision::Stay(head) => return Ok(ChannelMove::AlreadyThere(head.clone())),
         Decision::Move(decided) => decided,
     };
-    match write(log, author, &request.channel, &decided, request.reason.clone(), &history).await {
+    let reason = request.reason.clone();
+    match write(log, author, &request.bundle, &request.channel, &decided, reason, &history).await {
         Ok(head) => Ok(ChannelMove::Moved(head)),
-        Err(MoveError::LostRace { winner, .. }) if points_at(&winner, decided.release) => {
+        Err(MoveError::LostRace { winner, .. }) if decided.is_done_by(&winner) => {
             Ok(ChannelMove::AlreadyThere(*winner))
         }
         Err(error) => Err(error),
     }
+}
+
+/// What [`move_channel`] would do now. Writes nothing, nor finds out about an event of an earlier run.
+pub async fn preview_move(log: &EventLog, request: &MoveRequest) -> Result<MovePlan, MoveError> {
+    let register = ReleaseRegister::read(log, &request.bundle).await.map_err(MoveError::Read)?;
+    let history = read_history(log, &request.bundle, &request.channel).await.map_err(MoveError::Read)?;
+    let decided = decision::ordered(&register, &history, request)?;
+    Ok(decision::plan(&decided, &history))
+}
+
+/// What an automatic publish of a release would do to a channel with this history, without doing it; `None` where it
+/// would move it.
+pub fn would_be_left_alone(history: &ChannelHistory, release: &Published) -> Option<AutomaticPromotion> {
+    decision::left_alone(history, release)
 }
 
 /// Moves a channel to a release that was just announced, or was announced and never promoted, unless somebody decided
@@ -66,6 +82,17 @@ pub async fn promote_published(
     announced: &AnnouncedRelease,
     channel: &ChannelName,
 ) -> Result<AutomaticPromotion, MoveError> {
+    promote_published_because(log, author, announced, channel, None).await
+}
+
+/// The same with words for the log.
+pub async fn promote_published_because(
+    log: &EventLog,
+    author: &mut Author,
+    announced: &AnnouncedRelease,
+    channel: &ChannelName,
+    reason: Option<String>,
+) -> Result<AutomaticPromotion, MoveError> {
     let release = &announced.published;
     settle(log, author, channel).await?;
     let history = read_history(log, &release.bundle, channel).await.map_err(MoveError::Read)?;
@@ -74,8 +101,8 @@ pub async fn promote_published(
     }
     let register = ReleaseRegister::read(log, &release.bundle).await.map_err(MoveError::Read)?;
     decision::refuse_withdrawn(&register, release)?;
-    let decided = DecidedMove { release, cause: PromotionCause::Publish, hold: Hold::None };
-    match write(log, author, channel, &decided, None, &history).await {
+    let decided = DecidedMove::to_release(release, PromotionCause::Publish, Hold::None);
+    match write(log, author, &release.bundle, channel, &decided, reason, &history).await {
         Ok(head) => Ok(AutomaticPromotion::Promoted(head)),
         Err(MoveError::LostRace { winner, .. }) if points_at(&winner, release) => {
             Ok(AutomaticPromotion::AlreadyActive(*winner))
@@ -88,19 +115,21 @@ async fn settle(log: &EventLog, author: &mut Author, channel: &ChannelName) -> R
     author.settle(log).await.map_err(|source| MoveError::Write { channel: channel.clone(), source })
 }
 
-async fn write(
+/// Writes a move that must follow the history it was decided from.
+pub(crate) async fn write(
     log: &EventLog,
     author: &mut Author,
+    bundle: &BundleName,
     channel: &ChannelName,
     decided: &DecidedMove<'_>,
     reason: Option<String>,
     history: &ChannelHistory,
 ) -> Result<ChannelHead, MoveError> {
     let promoted = Promoted {
-        bundle: decided.release.bundle.clone(),
+        bundle: bundle.clone(),
         channel: channel.clone(),
-        tag: decided.release.tag.clone(),
-        tree_digest: decided.release.tree_digest,
+        tag: decided.tag.clone(),
+        tree_digest: decided.tree_digest,
         previous_tag: history.head().map(|head| head.promoted.tag.clone()),
         cause: decided.cause,
         hold: decided.hold,

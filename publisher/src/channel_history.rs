@@ -1,5 +1,8 @@
 //! Where a channel pointed, move by move: the fold over its head's subject. Pure.
 
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
 use shared::event::{BundleEvent, Hold, Promoted, PromotionCause};
 use shared::identifiers::Tag;
 use streams::stored_event::StoredEvent;
@@ -17,6 +20,8 @@ pub struct ChannelHead {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChannelHistory {
     moves: Vec<ChannelHead>,
+    /// When the server stored each move, by its stream sequence.
+    stored_at: BTreeMap<u64, DateTime<Utc>>,
     last_sequence: u64,
     not_understood: u64,
 }
@@ -31,6 +36,7 @@ impl ChannelHistory {
             if let Ok((_, envelope)) = event.envelope()
                 && let BundleEvent::Promoted(promoted) = envelope.event
             {
+                history.stored_at.insert(event.stream_sequence, event.stored_at);
                 history.moves.push(ChannelHead { promoted, stream_sequence: event.stream_sequence });
             } else {
                 history.not_understood += 1;
@@ -42,12 +48,30 @@ impl ChannelHistory {
     #[cfg(test)]
     pub(crate) fn of(moves: impl IntoIterator<Item = ChannelHead>) -> Self {
         let moves: Vec<ChannelHead> = moves.into_iter().collect();
-        Self { last_sequence: moves.last().map_or(0, |head| head.stream_sequence), moves, not_understood: 0 }
+        let last_sequence = moves.last().map_or(0, |head| head.stream_sequence);
+        let stored_at = moves.iter().map(|head| (head.stream_sequence, DateTime::UNIX_EPOCH)).collect();
+        Self { moves, stored_at, last_sequence, not_understood: 0 }
     }
 
     /// Where the channel points now; `None` where it never pointed anywhere.
     pub fn head(&self) -> Option<&ChannelHead> {
         self.moves.last()
+    }
+
+    /// The same, unless the subject's last event is no valid move: then the channel has to be moved again, also to
+    /// where it points, before nodes understand it.
+    pub fn understood_head(&self) -> Option<&ChannelHead> {
+        self.head().filter(|head| head.stream_sequence == self.last_sequence)
+    }
+
+    /// When the server stored a move of this history.
+    pub fn stored_at(&self, head: &ChannelHead) -> Option<DateTime<Utc>> {
+        self.stored_at.get(&head.stream_sequence).copied()
+    }
+
+    /// The move that froze a channel which is frozen now; moves under an override come later.
+    pub fn frozen_since(&self) -> Option<&ChannelHead> {
+        self.moves.iter().rev().take_while(|head| head.promoted.hold == Hold::Frozen).last()
     }
 
     /// All valid moves, oldest first.

@@ -20,10 +20,11 @@ use crate::source::{SourceTree, list};
 /// The bundle whose releases have this form.
 pub const CONTRACTS_BUNDLE: &str = "contracts";
 /// Version of the two documents' form.
-const FORM_VERSION: &str = "1.0.0";
-const BUNDLE_FILE: &str = "bundle.json";
-const MANIFEST_FILE: &str = "manifest.json";
-const DIGEST_FILE: &str = "bundle.sha256";
+pub const FORM_VERSION: &str = "1.0.0";
+/// The file that holds the contracts.
+pub const BUNDLE_FILE: &str = "bundle.json";
+pub(crate) const MANIFEST_FILE: &str = "manifest.json";
+pub(crate) const DIGEST_FILE: &str = "bundle.sha256";
 /// Where the result envelope lies in the source, and under which name it stands among the schemas.
 const RESULT_ENVELOPE: (&str, &str) = ("envelopes/result.json", "result-envelope.json");
 
@@ -126,10 +127,19 @@ impl ContractsBundle {
     /// Takes the contracts of a source: files directly in `schemas/`, `api-contracts/` and `wit/`, and the result
     /// envelope. Everything else stays behind. Reports all problems, not only the first.
     pub fn from_source(source: &SourceTree) -> Result<Self, ContractsError> {
+        Self::of(source, |_| true)
+    }
+
+    /// The same with an empty `wit`. Such a bundle is for looking at: what is released has its WIT definitions.
+    pub fn from_source_without_wit(source: &SourceTree) -> Result<Self, ContractsError> {
+        Self::of(source, |place| !matches!(place, Place::Wit(_)))
+    }
+
+    fn of(source: &SourceTree, taken: fn(&Place) -> bool) -> Result<Self, ContractsError> {
         let mut document = BundleDocument { version: FORM_VERSION, ..BundleDocument::default() };
         let mut problems = Vec::new();
         for file in source.files() {
-            let Some(place) = place_of(&file.path) else { continue };
+            let Some(place) = place_of(&file.path).filter(taken) else { continue };
             if let Err(problem) = document.add(file, place, source.read(file)) {
                 problems.push(problem);
             }
@@ -152,6 +162,11 @@ impl ContractsBundle {
     /// The `bundle.json`.
     pub fn bundle_json(&self) -> &[u8] {
         &self.bundle_json
+    }
+
+    /// The same, shared.
+    pub(crate) fn bundle_json_bytes(&self) -> Bytes {
+        self.bundle_json.clone()
     }
 
     /// The release's tree: the bundle, its manifest and its checksum.

@@ -1,4 +1,4 @@
-//! `demon-publisher`: publishes a directory, once or whenever it changes.
+//! `demon-publisher`: publishes a source, once or whenever there is something new.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use publisher::config::{PublisherArguments, PublisherConfig};
+use publisher::config::{CommandLine, ConfigFaults, PublishConfig, PublisherCommand, PublisherConfig, ServeConfig};
 use publisher::progress::Silent;
-use publisher::service::{Patience, PublishService, log_report};
+use publisher::publish_cycle::ReleasePolicy;
+use publisher::service::{GivenCommit, Patience, PublishService, RunOrder, log_report};
+use publisher::serving::serve;
+use serde::Serialize;
 use shared::daemon::{ErrorChain, LogOutput, initialise_log, stop_signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,16 +22,32 @@ const LOG_FILTER: &str = "info,async_nats=error";
 /// A disk operation that hangs does not keep a stopped publisher alive.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
+/// What is to be done, with settings that are checked.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Work {
+    Publish(Box<PublishConfig>),
+    Serve(Box<ServeConfig>),
+}
+
+impl Work {
+    fn publisher(&self) -> &PublisherConfig {
+        match self {
+            Self::Publish(config) => &config.publisher,
+            Self::Serve(config) => &config.publisher,
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let arguments = PublisherArguments::parse();
-    let config = match arguments.check() {
-        Ok(config) => config,
+    let (print_config, work) = match check(&CommandLine::parse().command) {
+        Ok(checked) => checked,
         Err(faults) => {
             say(&mut io::stderr(), &format!("demon-publisher: {faults}"));
             return ExitCode::from(USAGE);
         }
     };
-    match start(arguments.print_config, config) {
+    match start(print_config, work) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&mut io::stderr(), &format!("demon-publisher: {}", ErrorChain(error.as_ref())));
@@ -37,12 +56,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(print_config: bool, config: PublisherConfig) -> anyhow::Result<()> {
+fn check(command: &PublisherCommand) -> Result<(bool, Work), ConfigFaults> {
+    Ok(match command {
+        PublisherCommand::Publish(arguments) => {
+            (arguments.publisher.print_config, Work::Publish(Box::new(arguments.check()?)))
+        }
+        PublisherCommand::Serve(arguments) => {
+            (arguments.publisher.print_config, Work::Serve(Box::new(arguments.check()?)))
+        }
+    })
+}
+
+fn start(print_config: bool, work: Work) -> anyhow::Result<()> {
     if print_config {
-        say(&mut io::stdout(), &serde_json::to_string_pretty(&config)?);
+        say(&mut io::stdout(), &serde_json::to_string_pretty(&work)?);
         return Ok(());
     }
-    initialise_log(config.log_format, LogOutput::Stdout, LOG_FILTER);
+    initialise_log(work.publisher().log_format, LogOutput::Stdout, LOG_FILTER);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -50,25 +80,32 @@ fn start(print_config: bool, config: PublisherConfig) -> anyhow::Result<()> {
         .context("the runtime cannot be started")?;
     let result = runtime.block_on(async {
         let stop = stop_signal().context("signals cannot be listened to")?;
-        run(config, &stop).await
+        match work {
+            Work::Publish(config) => publish_once(*config, &stop).await,
+            Work::Serve(config) => Ok(serve(*config, &Silent::shared(), &stop).await?),
+        }
     });
     runtime.shutdown_timeout(LAST_WAIT);
     result
 }
 
-async fn run(config: PublisherConfig, stop: &CancellationToken) -> anyhow::Result<()> {
-    let once = config.once;
-    let patience = if once { Patience::FailAtOnce } else { Patience::KeepTrying };
-    let mut service = PublishService::start(config, patience).await?;
+async fn publish_once(config: PublishConfig, stop: &CancellationToken) -> anyhow::Result<()> {
+    let order = RunOrder {
+        trigger: config.trigger,
+        policy: if config.force { ReleasePolicy::Force } else { ReleasePolicy::OnChange },
+        tag: config.tag,
+        timestamp: config.timestamp,
+        given_commit: GivenCommit::NamesTheContent,
+    };
+    let mut service = PublishService::start(config.publisher, Patience::FailAtOnce).await?;
     let progress = Silent::shared();
-    if once {
-        let report = tokio::select! {
-            () = stop.cancelled() => anyhow::bail!("stopped before it was finished; run it again to finish"),
-            report = service.publish(&progress) => report?,
-        };
-        log_report(&report);
-    } else {
-        service.serve(&progress, stop).await.context("signals cannot be listened to")?;
+    let report = tokio::select! {
+        () = stop.cancelled() => anyhow::bail!("stopped before it was finished; run it again to finish"),
+        report = service.run(&order, &progress) => report?,
+    };
+    report.releases.iter().for_each(log_report);
+    if report.releases.is_empty() {
+        tracing::info!("nothing new at the source");
     }
     service.close().await;
     Ok(())

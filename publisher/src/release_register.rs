@@ -40,6 +40,12 @@ impl ReleaseRegister {
         register
     }
 
+    /// The register as it would be with one more withdrawal.
+    pub(crate) fn with(mut self, withdrawn: Withdrawn) -> Self {
+        self.withdrawn.push(withdrawn);
+        self
+    }
+
     fn apply(&mut self, stored: &StoredEvent) {
         match stored.envelope().map(|(_, envelope)| envelope.event) {
             Ok(BundleEvent::Published(data)) => self.add(data, stored.stream_sequence),

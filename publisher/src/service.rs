@@ -1,78 +1,38 @@
-//! A publisher at work: once, or looking at its source again and again.
+//! A publisher at work: one run.
 //!
-//! A round is: provision what is missing (until that has succeeded once), read the source, publish what changed. A
-//! round may be cut off anywhere; the next one, of this process or another, finishes it.
+//! A run is: provision what is missing (until that has succeeded once), read the source, publish what changed. A run
+//! may be cut off anywhere; the next one, of this process or another, finishes it.
 
+mod description;
+mod error;
+mod github_source;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::Utc;
-use shared::daemon::ErrorChain;
-use shared::event::GitFacts;
+use chrono::{DateTime, Utc};
+use shared::event::{GitFacts, Trigger};
+use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
-use streams::connection::{ConnectError, Connection};
-use streams::epoch::{EpochError, ensure_epoch};
+use streams::connection::Connection;
+use streams::epoch::ensure_epoch;
 use streams::event_log::EventLog;
-use streams::event_writer::ChainFileError;
-use streams::layout::{Layout, LayoutError, LayoutLimits, ensure};
+use streams::layout::{Layout, LayoutLimits, ensure};
 use streams::release_store::ReleaseStore;
-use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinError, spawn_blocking};
-use tokio_util::sync::CancellationToken;
+use tokio::task::spawn_blocking;
 
+pub use self::description::{describe, log_report};
+pub use self::error::{FailureKind, GitHubReleaseError, RunError, StartError};
+use self::github_source::GitHubSource;
 use crate::author::Author;
-use crate::build::{BuildError, read_source};
-use crate::channel::AutomaticPromotion;
-use crate::config::PublisherConfig;
+use crate::build::read_source;
+use crate::config::{PublisherConfig, SourceConfig};
 use crate::git_facts::{Commit, TreeState, read_commit};
 use crate::progress::Progress;
-use crate::publish_cycle::{Novelty, PublishError, PublishReport, PublishRequest, publish};
+use crate::publish_cycle::{PublishReport, PublishRequest, ReleasePolicy, publish};
 
-/// After a round that failed: soon enough for a server that was away, rare enough to be no burden.
-const RETRY_PAUSE: Duration = Duration::from_secs(10);
-/// How long a round waits for a connection before it counts as failed.
+/// How long a run waits for a connection before it counts as failed.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
-
-/// A publisher that cannot start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The state directory cannot be used, or another publisher uses it.
-    #[error("the state directory cannot be used")]
-    State(#[source] ChainFileError),
-    /// There is no connection.
-    #[error("the publisher cannot connect")]
-    Connect(#[source] ConnectError),
-}
-
-/// A round that did not finish.
-#[derive(Debug, Error)]
-pub enum RoundError {
-    /// The server cannot be spoken to at this moment.
-    #[error("the server is not connected{}", because(.last_fault.as_ref()))]
-    NotConnected {
-        /// Its or the network's last complaint.
-        last_fault: Option<String>,
-    },
-    /// Stream, bucket or node table are missing and cannot be made, or are not as declared.
-    #[error("the streams cannot be provisioned")]
-    Layout(#[source] LayoutError),
-    /// The log has no epoch and none can be started.
-    #[error("the log cannot be begun")]
-    Epoch(#[source] EpochError),
-    /// The source cannot be read.
-    #[error("the source cannot be published")]
-    Source(#[source] BuildError),
-    /// Git could not be asked.
-    #[error("asking git was interrupted")]
-    Git(#[source] JoinError),
-    /// The publish did not finish.
-    #[error("the release is not published")]
-    Publish(#[source] Box<PublishError>),
-}
-
-fn because(fault: Option<&String>) -> String {
-    fault.map(|fault| format!(": {fault}")).unwrap_or_default()
-}
 
 /// Whether a connection must stand before a publisher starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,84 +43,141 @@ pub enum Patience {
     KeepTrying,
 }
 
+/// Whether a commit that was given names exactly the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenCommit {
+    /// It does: there is one publish.
+    NamesTheContent,
+    /// It need not: the source may change while the publisher stays.
+    MayBeOutdated,
+}
+
+/// What a run is to do.
+#[derive(Debug, Clone)]
+pub struct RunOrder {
+    /// What made us publish.
+    pub trigger: Trigger,
+    /// When there is a release although the content did not change.
+    pub policy: ReleasePolicy,
+    /// The tag, where it is not derived.
+    pub tag: Option<Tag>,
+    /// The release's time, where it is not now.
+    pub timestamp: Option<DateTime<Utc>>,
+    /// What a commit in the settings stands for.
+    pub given_commit: GivenCommit,
+}
+
+impl RunOrder {
+    /// A run of a publisher that stays.
+    pub fn of_service(trigger: Trigger, policy: ReleasePolicy) -> Self {
+        Self { trigger, policy, tag: None, timestamp: None, given_commit: GivenCommit::MayBeOutdated }
+    }
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunReport {
+    /// The releases it looked at, oldest first; none where the source has none.
+    pub releases: Vec<PublishReport>,
+}
+
 /// A publisher with its connection and its state directory.
 #[derive(Debug)]
 pub struct PublishService {
     config: PublisherConfig,
     connection: Connection,
     author: Author,
+    source: ReleaseSource,
     provisioned: bool,
+}
+
+#[derive(Debug)]
+enum ReleaseSource {
+    Directory(PathBuf),
+    GitHub(Box<GitHubSource>),
 }
 
 impl PublishService {
     /// Takes the state directory, which no other publisher may use, and connects.
     pub async fn start(config: PublisherConfig, patience: Patience) -> Result<Self, StartError> {
+        let source = match &config.source {
+            SourceConfig::Directory(directory) => ReleaseSource::Directory(directory.clone()),
+            SourceConfig::GitHub(settings) => {
+                ReleaseSource::GitHub(Box::new(GitHubSource::new(settings).map_err(StartError::GitHub)?))
+            }
+        };
         let author = Author::publisher(config.name.clone(), &config.state_dir).map_err(StartError::State)?;
         let connection = match patience {
             Patience::FailAtOnce => Connection::open(&config.connection).await,
             Patience::KeepTrying => Connection::open_and_retry(&config.connection).await,
         };
-        Ok(Self { connection: connection.map_err(StartError::Connect)?, config, author, provisioned: false })
+        let connection = connection.map_err(StartError::Connect)?;
+        Ok(Self { config, connection, author, source, provisioned: false })
     }
 
-    /// One round. Returns only after everything it reports is confirmed by the server.
-    pub async fn publish(&mut self, progress: &Progress) -> Result<PublishReport, RoundError> {
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether streams, bucket and node table are known to be there.
+    pub fn is_provisioned(&self) -> bool {
+        self.provisioned
+    }
+
+    /// One run. Returns only after everything it reports is confirmed by the server.
+    pub async fn run(&mut self, order: &RunOrder, progress: &Progress) -> Result<RunReport, RunError> {
         if !self.connection.wait_until_connected(CONNECTION_WAIT).await {
             let last_fault = self.connection.status().last_fault.map(|fault| fault.to_string());
-            return Err(RoundError::NotConnected { last_fault });
+            return Err(RunError::NotConnected { last_fault });
         }
         let log = EventLog::new(self.connection.clone());
         self.provision(&log).await?;
-        let limits = ReleaseLimits::default();
-        let config = &self.config;
-        let content = read_source(config.source.clone(), config.bundle.clone(), limits, progress.clone());
-        let content = content.await.map_err(RoundError::Source)?;
-        let request = PublishRequest {
-            bundle: config.bundle.clone(),
-            tag: config.tag.clone(),
-            timestamp: config.timestamp.unwrap_or_else(Utc::now),
-            commit: commit(config).await?,
-            trigger: config.trigger,
-            channel: config.channel.clone(),
-            limits,
-        };
-        let bucket = ReleaseStore::new(self.connection.clone());
-        let published = publish(&log, &bucket, &mut self.author, &content, &request, progress).await;
-        published.map_err(|error| RoundError::Publish(Box::new(error)))
+        match &mut self.source {
+            ReleaseSource::Directory(directory) => {
+                let directory = directory.clone();
+                let report = self.publish_directory(&log, &directory, order, progress).await?;
+                Ok(RunReport { releases: vec![report] })
+            }
+            ReleaseSource::GitHub(source) => source.take_over(&log, &mut self.author, &self.config, progress).await,
+        }
     }
 
-    async fn provision(&mut self, log: &EventLog) -> Result<(), RoundError> {
+    async fn publish_directory(
+        &mut self,
+        log: &EventLog,
+        directory: &Path,
+        order: &RunOrder,
+        progress: &Progress,
+    ) -> Result<PublishReport, RunError> {
+        let config = &self.config;
+        let limits = ReleaseLimits::default();
+        let content = read_source(directory.to_owned(), config.bundle.clone(), limits, progress.clone());
+        let content = content.await.map_err(RunError::Source)?;
+        let request = PublishRequest {
+            tag: order.tag.clone(),
+            commit: commit(directory, config.git_sha.as_ref(), order.given_commit).await?,
+            trigger: order.trigger,
+            channel: config.channel.clone(),
+            limits,
+            policy: order.policy,
+            require_compatible: config.require_compatible,
+            ..PublishRequest::new(config.bundle.clone(), order.timestamp.unwrap_or_else(Utc::now))
+        };
+        let bucket = ReleaseStore::new(self.connection.clone());
+        let published = publish(log, &bucket, &mut self.author, &content, &request, progress).await;
+        published.map_err(|error| RunError::Publish(Box::new(error)))
+    }
+
+    async fn provision(&mut self, log: &EventLog) -> Result<(), RunError> {
         if self.provisioned {
             return Ok(());
         }
         let limits = LayoutLimits { replicas: self.config.replicas, ..LayoutLimits::default() };
-        ensure(&self.connection, &Layout::declared(limits)).await.map_err(RoundError::Layout)?;
-        ensure_epoch(log, self.author.source().clone()).await.map_err(RoundError::Epoch)?;
+        ensure(&self.connection, &Layout::declared(limits)).await.map_err(RunError::Layout)?;
+        ensure_epoch(log, self.author.source().clone()).await.map_err(RunError::Epoch)?;
         self.provisioned = true;
         Ok(())
-    }
-
-    /// Publishes what changed, at each interval and on SIGHUP, until `stop` is cancelled. A round that fails is logged
-    /// and tried again; the same failure or the same result is logged once.
-    pub async fn serve(&mut self, progress: &Progress, stop: &CancellationToken) -> std::io::Result<()> {
-        let mut look_now = signal(SignalKind::hangup())?;
-        let mut said = String::new();
-        loop {
-            let round = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                round = self.publish(progress) => round,
-            };
-            let pause = match &round {
-                Ok(_) => self.config.interval,
-                Err(_) => self.config.interval.min(RETRY_PAUSE),
-            };
-            log_round(&round, &mut said);
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
-                _ = look_now.recv() => tracing::info!("looking at the source now"),
-            }
-        }
     }
 
     /// Sends what waits and closes the connection.
@@ -169,69 +186,15 @@ impl PublishService {
     }
 }
 
-/// The commit given, else what git says. A given commit names the content of one publish only: a source that changes
-/// while the publisher stays is no longer that commit.
-async fn commit(config: &PublisherConfig) -> Result<Option<Commit>, RoundError> {
-    let source = config.source.clone();
-    let found = spawn_blocking(move || read_commit(&source)).await.map_err(RoundError::Git)?;
-    let Some(sha) = config.git_sha.clone() else { return Ok(found) };
-    let tree = if config.once { TreeState::Clean } else { TreeState::Dirty };
+/// The commit given, else what git says.
+async fn commit(directory: &Path, sha: Option<&String>, given: GivenCommit) -> Result<Option<Commit>, RunError> {
+    let directory = directory.to_owned();
+    let found = spawn_blocking(move || read_commit(&directory)).await.map_err(RunError::Git)?;
+    let Some(sha) = sha.cloned() else { return Ok(found) };
+    let tree = match given {
+        GivenCommit::NamesTheContent => TreeState::Clean,
+        GivenCommit::MayBeOutdated => TreeState::Dirty,
+    };
     let (repository, reference) = found.map_or((None, None), |found| (found.facts.repository, found.facts.reference));
     Ok(Some(Commit { facts: GitFacts { sha, repository, reference }, tree }))
-}
-
-/// Logs a round, unless the one before ended in the same words.
-fn log_round(round: &Result<PublishReport, RoundError>, said: &mut String) {
-    let words = match round {
-        Ok(report) => describe(report),
-        Err(error) => ErrorChain(error).to_string(),
-    };
-    match round {
-        _ if words == *said => tracing::debug!("{words}"),
-        Ok(report) => log_report(report),
-        Err(_) => tracing::error!(error = %words, "publishing failed"),
-    }
-    *said = words;
-}
-
-/// Logs what a publish did, with its facts as fields.
-pub fn log_report(report: &PublishReport) {
-    let release = &report.release;
-    tracing::info!(
-        bundle.name = %release.published.bundle,
-        bundle.tag = %release.published.tag,
-        bundle.digest = %release.published.tree_digest,
-        event.sequence = release.stream_sequence,
-        size_bytes = release.published.total_bytes,
-        "{}",
-        describe(report)
-    );
-}
-
-/// What a publish did, in one sentence.
-pub fn describe(report: &PublishReport) -> String {
-    let tag = &report.release.published.tag;
-    let release = match report.novelty {
-        Novelty::Announced => format!("release `{tag}` is published"),
-        Novelty::AlreadyAnnounced => format!("release `{tag}` was published before"),
-        Novelty::Unchanged => format!("unchanged: release `{tag}` has this content"),
-    };
-    let channel = match &report.promotion {
-        None => return release,
-        Some(AutomaticPromotion::Promoted(head)) => format!("channel `{}` points at it now", head.promoted.channel),
-        Some(AutomaticPromotion::AlreadyActive(head)) => format!("channel `{}` points at it", head.promoted.channel),
-        Some(AutomaticPromotion::MovedAwaySince(head)) => format!(
-            "channel `{}` was moved from it to `{}` by `{}` and stays there",
-            head.promoted.channel, head.promoted.tag, head.promoted.actor
-        ),
-        Some(AutomaticPromotion::Held(head)) => format!(
-            "channel `{}` is held at `{}` by `{}` and stays there",
-            head.promoted.channel, head.promoted.tag, head.promoted.actor
-        ),
-        Some(AutomaticPromotion::Frozen(head)) => format!(
-            "channel `{}` is frozen at `{}` by `{}` and stays there",
-            head.promoted.channel, head.promoted.tag, head.promoted.actor
-        ),
-    };
-    format!("{release}; {channel}")
 }

@@ -4,6 +4,7 @@
 //! taken over; one that is taken by anything else is refused. Either way it is the server's copy that is read back,
 //! decoded and compared, so a [`StoredRelease`] says what the bucket really gave.
 
+mod announced_file;
 mod reading_back;
 
 use std::io;
@@ -18,6 +19,8 @@ use streams::release_store::{NewObject, PutError, ReleaseStore, StoreReadError, 
 use thiserror::Error;
 use tokio::io::AsyncRead;
 
+pub use self::announced_file::AnnouncedFileError;
+pub(crate) use self::announced_file::read_announced_file;
 pub use self::reading_back::{ReadBackError, read_back};
 use crate::build::BuiltRelease;
 use crate::progress::{ProgressReporter, Silent, Stage, Transfer};

@@ -1,4 +1,9 @@
-//! What every binary needs around its work: logs, error chains and the signal to stop.
+//! What every binary needs around its work: logs, error chains, the signal to stop, and HTTP for probes and people.
+
+#[cfg(feature = "http")]
+pub mod api_keys;
+#[cfg(feature = "http")]
+pub mod http_server;
 
 use std::error::Error;
 use std::fmt;

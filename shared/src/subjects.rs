@@ -169,6 +169,11 @@ pub fn announcements_filter(bundle: &BundleName) -> String {
     format!("bundle.{}.{bundle}.release.*", EventType::Published.token())
 }
 
+/// Filter for the announcements of every bundle's releases.
+pub fn all_announcements_filter() -> String {
+    format!("bundle.{}.*.release.*", EventType::Published.token())
+}
+
 /// Filter for the heads of all channels of a bundle.
 pub fn channel_heads_filter(bundle: &BundleName) -> String {
     format!("bundle.{}.{bundle}.channel.*", EventType::Promoted.token())

@@ -288,6 +288,9 @@ fn the_result_envelope_is_closed_and_either_success_or_failure() {
 fn the_other_contracts_refuse_what_they_should() {
     let ritual = json!({"event": "ritual.started:v1", "ritualId": "echo-ritual", "runId": "run-7",
         "ts": "2026-02-03T10:00:00Z", "spec": {"id": "echo-ritual", "states": []}});
+    let approval = json!({"event": "approval.requested:v1", "ts": "2026-02-03T08:59:00Z", "tenantId": "default",
+        "runId": "run-7", "ritualId": "promote-bundle", "gateId": "prod", "requester": "dev@example.com",
+        "reason": "new contracts"});
     let bootstrap = json!({
         "nats": {"url": "nats://127.0.0.1:4222"},
         "stream": {"name": "RITUAL_EVENTS", "subjects": ["demon.ritual.v1.>"], "duplicateWindowSeconds": 120},
@@ -297,6 +300,7 @@ fn the_other_contracts_refuse_what_they_should() {
     });
     let cases = [
         ("events.ritual.started.v1.json", ritual, "/spec", json!("text")),
+        ("approval.requested.v1.json", approval.clone(), "/reason", json!("")),
         ("bootstrap.bundle.v0.json", bootstrap, "/stream/subjects", json!([])),
     ];
     for (file, good, pointer, wrong) in cases {
@@ -309,4 +313,7 @@ fn the_other_contracts_refuse_what_they_should() {
     let mut unknown_key = json!({"nats": {"url": "nats://127.0.0.1"}, "stream": {"name": "S", "subjects": ["s"]}});
     unknown_key["nats"]["urls"] = json!([]);
     assert!(!validator(&schema("bootstrap.bundle.v0.json")).is_valid(&unknown_key));
+    let mut unknown_member = approval;
+    unknown_member["approver"] = json!("ops@example.com");
+    assert!(!validator(&schema("approval.requested.v1.json")).is_valid(&unknown_member));
 }

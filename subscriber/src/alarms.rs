@@ -13,6 +13,8 @@ pub(crate) enum Subject {
     Head,
     /// The desired state cannot be carried out.
     Desired,
+    /// The local pin cannot be read or written.
+    Pin,
     /// The node's own files cannot be written.
     Disk,
     /// Another agent runs under this node's name.

@@ -3,6 +3,7 @@
 //! The only place of this crate that knows an option's name. Nothing else reads the environment.
 
 mod faults;
+mod http;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,6 +17,7 @@ use streams::connection_arguments::{ConnectionArguments, parse_duration};
 use streams::connection_settings::ConnectionSettings;
 
 pub use self::faults::ConfigFaults;
+pub use self::http::{HttpArguments, HttpConfig};
 use crate::failures::RetryBounds;
 
 /// A "tag" that means: follow the channel.
@@ -75,6 +77,14 @@ pub struct AgentArguments {
     /// Print the effective settings as JSON, secrets masked, and exit
     #[arg(long, env = "DEMON_PRINT_CONFIG", value_parser = clap::builder::BoolishValueParser::new())]
     pub print_config: bool,
+
+    /// Emergency only: load no bundle and ask for none; true for `1`, `true`, `yes` and `on`, false for anything else
+    #[arg(long, env = "DEMON_SKIP_CONTRACT_BUNDLE", value_name = "FLAG", num_args = 0..=1, default_missing_value = "1")]
+    pub skip_contract_bundle: Option<String>,
+
+    /// The HTTP interface.
+    #[command(flatten)]
+    pub http: HttpArguments,
 
     /// How to reach the server.
     #[command(flatten)]
@@ -145,6 +155,13 @@ pub struct AgentConfig {
     pub retry_longest: Duration,
     /// Form of the log.
     pub log_format: LogFormat,
+    /// Loading of bundles is switched off.
+    pub skip_contract_bundle: bool,
+    /// The HTTP interface.
+    pub http: HttpConfig,
+    /// What is odd about the options without being a fault.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
     /// How to reach the server.
     pub connection: ConnectionSettings,
 }
@@ -186,12 +203,13 @@ impl AgentArguments {
         if first.zip(longest).is_some_and(|(first, longest)| first > longest) {
             faults.add("--retry-longest (DEMON_RETRY_LONGEST)", "it is shorter than `--retry-first`");
         }
+        let http = self.http.check(&mut faults);
         let keep = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", &mut faults);
         let name = node.as_ref().map_or("", NodeName::as_str);
         let connection = self.connection.settings(&format!("demon-runtime {name}"), &format!("_INBOX_{name}"));
         let connection = connection.map_err(|error| faults.add_error("connection", &error)).ok();
 
-        let checked = (node, bundle, follow, cache, state_dir, interval, keep, first, longest, connection);
+        let checked = (node, bundle, follow, cache, state_dir, interval, keep, first, longest, http, connection);
         let (
             Some(node),
             Some(bundle),
@@ -202,12 +220,15 @@ impl AgentArguments {
             Some(keep_releases),
             Some(retry_first),
             Some(retry_longest),
+            Some(http),
             Some(connection),
         ) = checked
         else {
             return Err(faults);
         };
         let log_format = self.log_format.into();
+        let (skip_contract_bundle, odd) = emergency_switch(self.skip_contract_bundle.as_deref());
+        let warnings = odd.into_iter().chain(self.http.warning()).collect();
         let config = AgentConfig {
             node,
             bundle,
@@ -219,6 +240,9 @@ impl AgentArguments {
             retry_first,
             retry_longest,
             log_format,
+            skip_contract_bundle,
+            http,
+            warnings,
             connection,
         };
         if faults.is_empty() { Ok(config) } else { Err(faults) }
@@ -258,6 +282,22 @@ fn duration(
 
 fn absolute(path: &Path, option: &str, faults: &mut ConfigFaults) -> Option<PathBuf> {
     std::path::absolute(path).map_err(|error| faults.add_error(option, &error)).ok()
+}
+
+/// Whether an emergency switch is on, and what is odd about its value: a slip must not switch safety off.
+fn emergency_switch(value: Option<&str>) -> (bool, Option<String>) {
+    let text = value.unwrap_or_default().trim().to_ascii_lowercase();
+    match text.as_str() {
+        "1" | "true" | "yes" | "on" => (true, None),
+        "" | "0" | "false" | "no" | "off" => (false, None),
+        _ => {
+            let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+            (
+                false,
+                Some(format!("DEMON_SKIP_CONTRACT_BUNDLE: `{shown}` is not 1, true, yes or on, so it counts as off")),
+            )
+        }
+    }
 }
 
 fn duration_text(duration: Duration) -> String {
@@ -329,6 +369,19 @@ mod tests {
         assert!(check(&["--retry-first", "10m"], "a").is_err());
         assert!(check(&["--cache", "/c", "--state-dir", "/c/agent"], "a").is_err());
         assert!(check(&["--interval", "5ms"], "a").is_err());
+    }
+
+    #[test]
+    fn only_plain_words_switch_loading_off() {
+        for (value, expected) in
+            [("1", true), ("TRUE", true), ("yes", true), ("on", true), ("0", false), ("", false), ("maybe", false)]
+        {
+            let config = check(&[&format!("--skip-contract-bundle={value}")], "a").unwrap();
+            assert_eq!(config.skip_contract_bundle, expected, "{value}");
+            assert_eq!(config.warnings.len(), usize::from(value == "maybe"), "{value}");
+        }
+        assert!(check(&["--skip-contract-bundle"], "a").unwrap().skip_contract_bundle);
+        assert!(!check(&[], "a").unwrap().skip_contract_bundle);
     }
 
     #[test]

@@ -62,6 +62,17 @@ pub(crate) fn verify_stored(
     Ok(directory.verify()?)
 }
 
+/// Reads the description of an announced release, and nothing else of it.
+pub(crate) async fn description(
+    store: &ReleaseStore,
+    announced: &Published,
+    limits: ReleaseLimits,
+) -> Result<Release, StageFailure> {
+    check_size(&announced.release, limits.release_json_bytes)?;
+    let json = store.read(&announced.release).await?;
+    Ok(verify_release_json(&json, announced, &limits)?)
+}
+
 /// Fetches an announced release, verifies it and puts it into `releases/`, durably. Dropped at any point, it leaves
 /// nothing behind but what the next start removes.
 pub(crate) async fn fetch(
@@ -70,10 +81,8 @@ pub(crate) async fn fetch(
     announced: &Published,
     limits: ReleaseLimits,
 ) -> Result<StagedRelease, StageFailure> {
-    check_size(&announced.release, limits.release_json_bytes)?;
     check_size(&announced.archive, limits.total_bytes.saturating_add(ARCHIVE_OVERHEAD))?;
-    let json = store.read(&announced.release).await?;
-    let release = verify_release_json(&json, announced, &limits)?;
+    let release = description(store, announced, limits).await?;
 
     let area = cache.clone();
     let staging = {
@@ -100,6 +109,31 @@ pub(crate) async fn fetch(
     install(cache, staging, &verified, limits).await?;
     let wire_bytes = announced.release.size + announced.archive.size;
     Ok(StagedRelease { verified, wire_bytes })
+}
+
+/// Unpacks an archive that is in memory already, verifies it and puts it into `releases/`, durably. It did not come
+/// through the release store, so there is no announcement to compare it with: the caller made the release of files that
+/// it trusts.
+pub(crate) async fn unpack(
+    cache: &Cache,
+    release: &Release,
+    archive: Bytes,
+    limits: ReleaseLimits,
+) -> Result<VerifiedRelease, StageFailure> {
+    let (area, release) = (cache.clone(), release.clone());
+    let lock = cache.lock().await?;
+    let (staging, verified) = spawn_blocking(move || {
+        area.ensure()?;
+        check_room(area.root(), release.total_bytes())?;
+        let staging = StagingDirectory::create(&area, &lock)?;
+        drop(lock);
+        let home = area.release(release.tag());
+        let verified = staging.unpack(&archive[..], &release, &home, &CancellationToken::new())?;
+        Ok::<_, StageFailure>((staging, verified))
+    })
+    .await??;
+    install(cache, staging, &verified, limits).await?;
+    Ok(verified)
 }
 
 /// Streams an object into the staging directory. Returns once all of it was received with the announced size and digest.

@@ -11,14 +11,21 @@
 //! A crash at any instruction leaves the old or the new release current; the next start finishes or discards the rest.
 
 mod activation;
+pub mod agent_presence;
+mod agent_view;
 mod alarms;
 pub mod cache;
+pub mod catalogue;
+pub mod checkout;
 pub mod config;
 mod desired;
 mod durable_file;
 pub mod entry_point;
 mod failures;
 mod fetch;
+mod http;
+pub mod local_pin;
+mod metrics;
 pub mod node_report;
 mod node_state;
 mod plan;

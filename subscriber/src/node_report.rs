@@ -12,10 +12,10 @@ pub struct NodeReport {
     pub node: NodeName,
     /// The bundle it runs.
     pub bundle: BundleName,
-    /// The channel it follows; absent where a tag is pinned.
+    /// The channel it follows; absent where the settings pin a tag.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub channel: Option<ChannelName>,
-    /// The pinned tag.
+    /// The tag that runs instead of the channel's release: pinned in the settings, or put into the cache by hand.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pinned: Option<Tag>,
     /// The release that is current.

@@ -4,11 +4,15 @@
 //! can be dropped at any await; what it leaves on disk is what a crash would leave, and the next start deals with it.
 
 mod agent;
+mod cache_watch;
+mod disabled;
 mod effects;
 mod heartbeat;
 mod look;
+mod pinning;
 mod resume;
 mod show;
+mod view;
 mod wake_ups;
 
 use std::io;
@@ -25,8 +29,10 @@ use tokio_util::task::TaskTracker;
 
 use self::agent::{Agent, Memory};
 use self::wake_ups::WakeUps;
+use crate::agent_presence::AgentFacts;
 use crate::cache::{Cache, CacheError};
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, Follow};
+use crate::metrics::MetricsPage;
 use crate::reports::Reporter;
 use crate::state_directory::{StateDirectory, StateError};
 
@@ -57,8 +63,17 @@ pub enum AgentError {
 
 /// Runs an agent until `stop` is cancelled. See [`crate::run`].
 pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let metrics = MetricsPage::install();
+    if config.skip_contract_bundle {
+        disabled::run(config, metrics, stop).await;
+        return Ok(());
+    }
     let directory = StateDirectory::open(&config.state_dir)?;
     let state = directory.load(&config.bundle)?;
+    directory.introduce(&facts_of(&config))?;
     let outbox = Outbox::open(&directory.outbox(), config.node.clone()).map_err(AgentError::Outbox)?;
     let cache = Cache::new(&config.cache);
     cache.ensure()?;
@@ -74,7 +89,7 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
     let (reporter, recorder) = Reporter::new(outbox.clone(), config.bundle.clone());
     let recording = tokio::spawn(recorder.run());
     let memory = Memory { directory: Arc::new(directory), state };
-    let (mut agent, view) = Agent::new(config.clone(), cache, memory, connection.clone(), outbox.clone(), reporter);
+    let mut agent = Agent::new(config.clone(), cache, memory, connection.clone(), outbox.clone(), reporter);
     let tasks = TaskTracker::new();
     let (first_look, ending) = (agent.first_look(), CancellationToken::new());
     tasks.spawn({
@@ -86,7 +101,7 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
         }
     });
     tasks.spawn({
-        let beating = heartbeat::beat(connection.clone(), config.node.clone(), config.interval, view);
+        let beating = heartbeat::beat(connection.clone(), config.node.clone(), config.interval, agent.view.subscribe());
         let ending = ending.clone();
         async move {
             ending
@@ -97,6 +112,9 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
                 .await;
         }
     });
+
+    let (http, shown) = (config.http.clone(), agent.shown.subscribe());
+    tasks.spawn(crate::http::run(http, shown, metrics, ending.clone()));
 
     let first_look = agent.first_look();
     stop.run_until_cancelled(agent.live(&mut wake_ups)).await;
@@ -125,4 +143,18 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
         tracing::warn!("the agent did not end in time and is cut off; nothing on disk depends on it");
     }
     Ok(())
+}
+
+fn facts_of(config: &AgentConfig) -> AgentFacts {
+    let tag = match &config.follow {
+        Follow::Tag(tag) => Some(tag.clone()),
+        Follow::Channel(_) => None,
+    };
+    AgentFacts {
+        node: config.node.clone(),
+        bundle: config.bundle.clone(),
+        channel: config.follow.channel().cloned(),
+        tag,
+        process_id: std::process::id(),
+    }
 }

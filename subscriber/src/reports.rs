@@ -7,7 +7,8 @@
 use chrono::{DateTime, Utc};
 use shared::daemon::{AUDIT_TARGET, ErrorChain};
 use shared::event::{
-    BundleEvent, DownloadFailed, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Staged, VerificationFailed,
+    BundleEvent, DownloadFailed, FailedCheck, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Staged,
+    VerificationFailed,
 };
 use shared::event_chain::EventDraft;
 use shared::identifiers::{BundleName, Tag};
@@ -17,6 +18,7 @@ use streams::outbox::Outbox;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::fetch::StageFailure;
+use crate::metrics::{Operation, VerificationError, count, count_verification_failure};
 use crate::node_state::ReleaseId;
 
 /// Events on their way to the disk. The agent produces a handful for each release.
@@ -70,6 +72,7 @@ impl Reporter {
 
     /// A fetch begins. A retry of what failed a moment ago is no news for the log of the fleet.
     pub(crate) async fn refresh_attempt(&self, release: &ReleaseId, base: Option<&Tag>, news: bool) {
+        count(Operation::RefreshAttempted);
         tracing::info!(
             target: AUDIT_TARGET, event = "bundle.refresh_attempt", bundle = %self.bundle, tag = %release.tag,
             base_tag = base.map(Tag::as_str), strategy = "archive", "fetching release"
@@ -129,6 +132,7 @@ impl Reporter {
             | StageFailure::Cache(_)
             | StageFailure::Staging(_)
             | StageFailure::Activation(_)
+            | StageFailure::Pin(_)
             | StageFailure::Interrupted(_) => self.download_failed(release, failure, running, event).await,
         }
     }
@@ -141,6 +145,11 @@ impl Reporter {
         running: Option<&Tag>,
         event: Option<u64>,
     ) {
+        count(Operation::Refused);
+        count_verification_failure(match refused.check {
+            FailedCheck::Object | FailedCheck::Tree | FailedCheck::File => VerificationError::Digest,
+            FailedCheck::Rule => VerificationError::Other,
+        });
         let remediation = failure.remediation();
         tracing::error!(
             target: AUDIT_TARGET, event = "bundle.verification_failed", bundle = %self.bundle, tag = %release.tag,
@@ -170,6 +179,7 @@ impl Reporter {
         running: Option<&Tag>,
         event: Option<u64>,
     ) {
+        count(Operation::DownloadFailed);
         let (error, network_error, remediation) = (failure.text(), failure.network_error(), failure.remediation());
         tracing::error!(
             target: AUDIT_TARGET, event = "bundle.download_failed", bundle = %self.bundle, tag = %release.tag, error,
@@ -221,7 +231,6 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use shared::digest::Sha256Digest;
-    use shared::event::FailedCheck;
     use shared::identifiers::NodeName;
 
     use super::*;

@@ -9,11 +9,12 @@ use serde::Deserialize;
 use shared::identifiers::BundleName;
 use thiserror::Error;
 
+use crate::agent_presence::AgentFacts;
 use crate::durable_file::write_atomically;
 use crate::node_state::{FORMAT, NodeState};
 
 const STATE_FILE: &str = "state.json";
-const AGENT_LOCK: &str = "agent.lock";
+pub(crate) const AGENT_LOCK: &str = "agent.lock";
 
 /// A state directory that cannot be used.
 #[derive(Debug, Error)]
@@ -60,7 +61,7 @@ pub enum StateError {
 #[derive(Debug)]
 pub(crate) struct StateDirectory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl StateDirectory {
@@ -72,10 +73,15 @@ impl StateDirectory {
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock);
         let file = file.map_err(io_error(&lock))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock: file }),
             Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(StateError::Io { path: lock, source }),
         }
+    }
+
+    /// Says in the lock file who lives here, for other programs of this machine.
+    pub(crate) fn introduce(&self, facts: &AgentFacts) -> Result<(), StateError> {
+        facts.write_to(&self.lock).map_err(io_error(&self.path.join(AGENT_LOCK)))
     }
 
     /// Where the events wait that are not yet in the log.

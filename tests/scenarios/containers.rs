@@ -53,8 +53,9 @@ fn entry_point(stages: &BTreeMap<String, Vec<String>>, stage: &str) -> Workspace
         .unwrap_or_else(|| panic!("`{program}` is no program of this workspace"))
 }
 
-fn help(binary: WorkspaceBinary) -> String {
-    let output = binary.command().arg("--help").output().expect("the program starts");
+/// The help of a program, or of the subcommand that a container's command begins with.
+fn help(binary: WorkspaceBinary, subcommand: Option<&str>) -> String {
+    let output = binary.command().args(subcommand).arg("--help").output().expect("the program starts");
     assert!(output.status.success());
     String::from_utf8(output.stdout).expect("help is text")
 }
@@ -81,8 +82,11 @@ fn every_flag_and_variable_in_the_compose_file_is_one_of_its_program() {
     for (name, service) in services(&compose) {
         let Some(target) = service["build"]["target"].as_str() else { continue };
         built += 1;
-        let help = help(entry_point(&stages, target));
-        for word in service["command"].as_array().expect("a command").iter().filter_map(Value::as_str) {
+        let words: Vec<&str> =
+            service["command"].as_array().expect("a command").iter().filter_map(Value::as_str).collect();
+        let subcommand = words.first().copied().filter(|word| !word.starts_with("--"));
+        let help = help(entry_point(&stages, target), subcommand);
+        for word in words {
             if word.starts_with("--") {
                 assert!(help.contains(&format!("{word} ")), "service `{name}`: `{word}` is no flag");
             }

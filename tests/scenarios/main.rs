@@ -3,6 +3,12 @@
 //! Each test has its own server, ports and directories; they run side by side.
 
 #[cfg(test)]
+mod agent_http;
+#[cfg(test)]
+mod bundle_commands;
+#[cfg(test)]
+mod channel_moves;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod demo;
@@ -11,17 +17,39 @@ mod event_log;
 #[cfg(test)]
 mod events_commands;
 #[cfg(test)]
+mod fetch_bundle;
+#[cfg(test)]
+mod github_source;
+#[cfg(test)]
+mod hostile_releases;
+#[cfg(test)]
 mod layout;
+#[cfg(test)]
+mod local_pin;
 #[cfg(test)]
 mod log_verification;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod other_readers;
 #[cfg(test)]
 mod permissions;
 #[cfg(test)]
+mod playbook_releases;
+#[cfg(test)]
+mod publish_command;
+#[cfg(test)]
+mod publish_hostile_inputs;
+#[cfg(test)]
 mod release_store;
+#[cfg(test)]
+mod scripts_node;
+#[cfg(test)]
+mod scripts_release;
+#[cfg(test)]
+mod scripts_validate;
 #[cfg(test)]
 mod shared_state;
 #[cfg(test)]
@@ -34,3 +62,5 @@ mod time_travel;
 mod transport_security;
 #[cfg(test)]
 mod up;
+#[cfg(test)]
+mod withdrawal;

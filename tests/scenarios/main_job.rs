@@ -17,7 +17,7 @@ use serde_json::Value;
 /// Publishes a directory once and returns the tag that channel `latest` points at then.
 async fn publish(world: &World, bundle: &str, source: &Path) -> String {
     let mut command = world.publisher();
-    command.args(["--once", "--bundle", bundle]).arg("--source").arg(source);
+    command.args(["--bundle", bundle]).arg("--source").arg(source);
     succeeded(command).await;
     head(world, bundle).await["data"]["tag"].as_str().expect("a head names a tag").to_owned()
 }
@@ -268,7 +268,7 @@ async fn a_source_that_breaks_the_rules_is_refused_with_the_path_and_nothing_is_
     std::os::unix::fs::symlink("/etc/passwd", source.join("config/link")).expect("a link");
     let before = world.raw_operator().await.stream_state(EVENT_STREAM).await.last_sequence;
     let mut command = world.publisher();
-    command.args(["--once", "--bundle", "policies"]).arg("--source").arg(&source);
+    command.args(["--bundle", "policies"]).arg("--source").arg(&source);
     let output = finished(command).await;
     assert_eq!(output.status.code(), Some(1));
     let text = both_outputs(&output);

@@ -112,7 +112,7 @@ async fn read_everything(world: &World, wanted: &[Wanted<'_>]) -> Output {
 
 async fn publish(world: &World, bundle: &str, tag: &str, source: &Path) {
     let mut command = world.publisher();
-    command.args(["--once", "--bundle", bundle, "--tag", tag]).arg("--source").arg(source);
+    command.args(["--bundle", bundle, "--tag", tag]).arg("--source").arg(source);
     succeeded(command).await;
 }
 

@@ -24,7 +24,7 @@ const SIDE_BY_SIDE: usize = 10;
 async fn publish(world: &World, source: &Path, tag: &str) {
     change_one_contract(source, tag);
     let mut command = world.publisher();
-    command.args(["--once", "--tag", tag]).arg("--source").arg(source);
+    command.args(["--tag", tag]).arg("--source").arg(source);
     succeeded(command).await;
 }
 

@@ -37,7 +37,7 @@ fn valid(validator: &Validator, value: &Value, message: &StoredMessage) {
 
 async fn publish(world: &World, source: &Path) {
     let mut command = world.publisher();
-    command.arg("--once").arg("--source").arg(source);
+    command.arg("--source").arg(source);
     succeeded(command).await;
 }
 

@@ -33,7 +33,7 @@ async fn encrypted(nodes: &[&str]) -> (World, Authority, TempDir) {
 
 /// A publisher that publishes the contracts once under a tag.
 fn once(mut publisher: Command, tag: &str, source: &Path) -> Command {
-    publisher.args(["--once", "--tag", tag]).arg("--source").arg(source);
+    publisher.args(["--tag", tag]).arg("--source").arg(source);
     publisher
 }
 

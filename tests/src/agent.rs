@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,6 +44,14 @@ impl Agent {
     /// The release its cache points at.
     pub fn active_tag(&self) -> Option<String> {
         active_tag(&self.cache)
+    }
+
+    /// Where its HTTP interface listens, once it does.
+    pub async fn http_address(&mut self) -> SocketAddr {
+        let listens = |line: &str| line.contains("HTTP interface listens");
+        let line = self.process.log_line("its HTTP address", PATIENCE, listens).await;
+        let line: serde_json::Value = serde_json::from_str(&line).expect("a log line is JSON");
+        line["address"].as_str().expect("the line names the address").parse().expect("it is one")
     }
 
     /// Waits until its cache points at a release.

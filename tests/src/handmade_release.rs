@@ -5,13 +5,14 @@ use std::time::Duration;
 use chrono::Utc;
 use shared::archive::write_archive;
 use shared::digest::Sha256Digest;
-use shared::event::{BundleEvent, Hold, Promoted, PromotionCause, Published, Trigger};
+use shared::event::{BundleEvent, Hold, Promoted, PromotionCause, Published, Trigger, Withdrawn};
 use shared::event_chain::EventDraft;
+use shared::event_type::EventType;
 use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
 use shared::limits::ReleaseLimits;
 use shared::release::{FileMode, Release, ReleaseFile};
 use shared::source::Source;
-use shared::subjects::{EventSubject, archive_object, release_object};
+use shared::subjects::{EventSubject, Scope, archive_object, release_object};
 use streams::event_log::{EventLog, Expectation, Reader};
 use streams::event_writer::{EventWriter, new_event_id};
 use streams::release_store::{NewObject, ReleaseStore, StoredObject};
@@ -36,11 +37,16 @@ impl HandmadeRelease {
         };
         let archive = write_archive(&release, open, Vec::new()).expect("the archive is written to memory");
         let description = release.to_json().expect("a release has a JSON form");
+        Self::of_objects(store, release, &archive, &description).await
+    }
+
+    /// Stores these bytes as archive and `release.json` of a release, whatever they are.
+    pub async fn of_objects(store: &ReleaseStore, release: Release, archive: &[u8], description: &[u8]) -> Self {
         let put = async |name: String, content: &[u8]| {
             store.put(NewObject::named(name), content, &()).await.expect("the bucket takes the object")
         };
-        let archive = put(archive_object(release.bundle(), release.tag()), &archive).await;
-        let description = put(release_object(release.bundle(), release.tag()), &description).await;
+        let archive = put(archive_object(release.bundle(), release.tag()), archive).await;
+        let description = put(release_object(release.bundle(), release.tag()), description).await;
         Self { release, archive, description }
     }
 
@@ -52,6 +58,38 @@ impl HandmadeRelease {
     /// Its identity.
     pub fn tree_digest(&self) -> Sha256Digest {
         self.release.tree_digest()
+    }
+
+    /// Announces it and moves no channel.
+    pub async fn only_announced(&self, log: &EventLog) {
+        let mut writer = EventWriter::in_memory(Source::Publisher(actor()));
+        let subject = EventSubject::release_announcement(self.release.bundle(), self.release.tag());
+        append(&mut writer, log, BundleEvent::Published(self.published()), &subject).await;
+    }
+
+    /// Moves the channel `latest` to it.
+    pub async fn promoted(&self, log: &EventLog) {
+        let mut writer = EventWriter::in_memory(Source::Publisher(actor()));
+        let channel: ChannelName = "latest".parse().expect("a valid name");
+        let subject = EventSubject::channel_head(self.release.bundle(), &channel);
+        let event = BundleEvent::Promoted(promoted(&self.release, &channel));
+        append(&mut writer, log, event, &subject).await;
+    }
+
+    /// Withdraws it and moves no channel.
+    pub async fn withdrawn(&self, log: &EventLog) {
+        let mut writer = EventWriter::in_memory(Source::Publisher(actor()));
+        let (bundle, tag) = (self.release.bundle().clone(), self.release.tag().clone());
+        let subject = EventSubject::new(EventType::Withdrawn, bundle.clone(), Scope::Release(tag.clone()));
+        let withdrawn = Withdrawn {
+            bundle,
+            tag,
+            tree_digest: self.release.tree_digest(),
+            content_digest: self.release.content_digest(),
+            reason: "it breaks everything".to_owned(),
+            actor: actor(),
+        };
+        append(&mut writer, log, BundleEvent::Withdrawn(withdrawn), &subject).await;
     }
 
     /// Announces it, and moves the channel `latest` to it.

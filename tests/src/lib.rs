@@ -6,15 +6,27 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod checkout;
+pub mod contracts_files;
+pub mod fake_github;
+pub mod forward_proxy;
 pub mod handmade_release;
+pub mod http_request;
+pub mod loopback_server;
+pub mod operations;
 pub mod operator_mode;
 pub mod process;
+pub mod publishing;
 pub mod raw_client;
 pub mod reported;
 pub mod reserved_port;
 pub mod sample_trees;
 pub mod server;
+pub mod shell;
+pub mod shims;
+pub mod status_server;
 pub mod stored_log;
 pub mod waiting;
+pub mod workflow;
 pub mod workspace_binary;
 pub mod world;

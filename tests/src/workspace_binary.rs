@@ -53,7 +53,9 @@ impl WorkspaceBinary {
 fn remove_outer_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let ours = text.starts_with("NATS_") || text.starts_with("DEMON_") || text == "RUST_LOG" || text == "NO_COLOR";
+        let ours = ["NATS_", "DEMON_", "DEMONCTL_", "GH_"].iter().any(|prefix| text.starts_with(prefix))
+            || ["RUST_LOG", "NO_COLOR", "GITHUB_TOKEN", "GITHUB_API_URL", "PORT", "BIND_ADDR", "AGENT_API_KEY"]
+                .contains(&&*text);
         if ours && text != "DEMON_TOOL_CACHE" {
             command.env_remove(&name);
         }

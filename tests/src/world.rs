@@ -115,10 +115,21 @@ impl World {
         RawClient::connect(&self.login(node, &self.password(node), &format!("_INBOX_{node}"))).await
     }
 
-    /// The publisher's program with its login, name and state directory.
+    /// The publisher's program, to publish once, with its login, name and state directory.
     pub fn publisher(&self) -> Command {
+        self.publisher_command("publish")
+    }
+
+    /// The same to stay. It listens on a free port.
+    pub fn publisher_service(&self) -> Command {
+        let mut command = self.publisher_command("serve");
+        command.args(["--listen", "127.0.0.1:0"]);
+        command
+    }
+
+    fn publisher_command(&self, subcommand: &str) -> Command {
         let mut command = WorkspaceBinary::Publisher.command();
-        command.args(["--nats-url", &self.server.url()]);
+        command.args([subcommand, "--nats-url", &self.server.url()]);
         command.arg("--state-dir").arg(self.subdirectory("publisher"));
         command.env("NATS_USER", PUBLISHER).env("NATS_PASSWORD", self.accounts.publisher().expose());
         command
@@ -129,6 +140,8 @@ impl World {
         let mut command = WorkspaceBinary::Runtime.command();
         command.args(["--node", node, "--nats-url", &self.server.url()]);
         command.env("NATS_USER", node).env("NATS_PASSWORD", self.password(node).expose());
+        // Many on one host: each takes a free port and names it in its log.
+        command.env("PORT", "0");
         command
     }
 

@@ -55,6 +55,8 @@ impl AgentProcess {
             .args(["--node", options.node.as_str(), "--nats-url", &options.nats_url])
             .args(flag("--cache", &directory.join("contracts")))
             .args(flag("--state-dir", &directory.join("agent")))
+            // Many on one host: each takes a free port and names it in its log.
+            .env("PORT", "0")
             .env("NATS_USER", options.node.as_str())
             // Through the environment, where `ps` does not show it.
             .env("NATS_PASSWORD", options.password.expose())

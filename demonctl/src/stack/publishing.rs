@@ -9,7 +9,6 @@ use publisher::build::{SourceContent, read_source};
 use publisher::git_facts::read_commit;
 use publisher::progress::Silent;
 use publisher::publish_cycle::PublishRequest;
-use shared::event::Trigger;
 use shared::identifiers::{BundleName, ChannelName};
 use shared::limits::ReleaseLimits;
 
@@ -33,15 +32,8 @@ pub(crate) async fn read_contracts(directory: PathBuf) -> anyhow::Result<(Source
         tokio::task::spawn_blocking(move || read_commit(&directory)).await.context("git was not asked to the end")?
     };
     let content = read_source(directory, bundle()?, limits, Silent::shared()).await?;
-    let request = PublishRequest {
-        bundle: bundle()?,
-        tag: None,
-        timestamp: Utc::now(),
-        commit,
-        trigger: Trigger::Local,
-        channel: Some(channel()?),
-        limits,
-    };
+    let request =
+        PublishRequest { commit, channel: Some(channel()?), limits, ..PublishRequest::new(bundle()?, Utc::now()) };
     Ok((content, request))
 }
 

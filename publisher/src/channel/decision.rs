@@ -1,16 +1,17 @@
 //! Who may move a channel where: plain functions over what the log says.
 
+use shared::digest::Sha256Digest;
 use shared::event::{Hold, Promoted, PromotionCause, Published};
-use shared::identifiers::ChannelName;
+use shared::identifiers::Tag;
 
-use super::order::{AutomaticPromotion, Freeze, MoveError, MoveRequest, Order};
+use super::order::{AutomaticPromotion, Freeze, MoveError, MovePlan, MoveRequest, Order};
 use crate::channel_history::{ChannelHead, ChannelHistory};
 use crate::release_register::ReleaseRegister;
 
 /// What an order comes to.
 #[derive(Debug)]
 pub(super) enum Decision<'a> {
-    /// The channel points there already.
+    /// The channel stands so already.
     Stay(&'a ChannelHead),
     /// The channel has to move.
     Move(DecidedMove<'a>),
@@ -18,10 +19,27 @@ pub(super) enum Decision<'a> {
 
 /// A move that may be written.
 #[derive(Debug)]
-pub(super) struct DecidedMove<'a> {
-    pub(super) release: &'a Published,
-    pub(super) cause: PromotionCause,
-    pub(super) hold: Hold,
+pub(crate) struct DecidedMove<'a> {
+    pub(crate) tag: &'a Tag,
+    pub(crate) tree_digest: Sha256Digest,
+    pub(crate) cause: PromotionCause,
+    pub(crate) hold: Hold,
+}
+
+impl<'a> DecidedMove<'a> {
+    pub(crate) fn to_release(release: &'a Published, cause: PromotionCause, hold: Hold) -> Self {
+        Self { tag: &release.tag, tree_digest: release.tree_digest, cause, hold }
+    }
+
+    /// A move to where the channel stands.
+    fn in_place(head: &'a ChannelHead, cause: PromotionCause, hold: Hold) -> Self {
+        Self { tag: &head.promoted.tag, tree_digest: head.promoted.tree_digest, cause, hold }
+    }
+
+    /// Whether a channel with this head stands as the move would leave it.
+    pub(super) fn is_done_by(&self, head: &ChannelHead) -> bool {
+        (&head.promoted.tag, head.promoted.tree_digest, head.promoted.hold) == (self.tag, self.tree_digest, self.hold)
+    }
 }
 
 /// Decides an operator's order.
@@ -30,21 +48,61 @@ pub(super) fn ordered<'a>(
     history: &'a ChannelHistory,
     request: &MoveRequest,
 ) -> Result<Decision<'a>, MoveError> {
+    match request.order {
+        Order::Promote(_) | Order::Rollback(_) => moved(register, history, request),
+        Order::Freeze => in_place(history, request, PromotionCause::Freeze, Hold::Frozen),
+        Order::Thaw => in_place(history, request, PromotionCause::Thaw, Hold::None),
+    }
+}
+
+/// What a decision says to somebody who only asks.
+pub(super) fn plan(decision: &Decision<'_>, history: &ChannelHistory) -> MovePlan {
+    let (moves, to, tree_digest, cause, hold_after) = match decision {
+        Decision::Stay(ChannelHead { promoted, .. }) => {
+            (false, &promoted.tag, promoted.tree_digest, promoted.cause, promoted.hold)
+        }
+        Decision::Move(decided) => (true, decided.tag, decided.tree_digest, decided.cause, decided.hold),
+    };
+    let from = history.head().map(|head| head.promoted.tag.clone());
+    MovePlan { moves, from, to: to.clone(), tree_digest, cause, hold_before: history.hold(), hold_after }
+}
+
+fn moved<'a>(
+    register: &'a ReleaseRegister,
+    history: &'a ChannelHistory,
+    request: &MoveRequest,
+) -> Result<Decision<'a>, MoveError> {
     let release = target(register, history, request)?;
-    let head = history.head();
-    if let Some(head) = head.filter(|head| points_at(head, release)) {
+    let promotes = matches!(request.order, Order::Promote(_));
+    let stays = |head: &&ChannelHead| {
+        // Promoting a held channel lifts the hold, wherever it points.
+        points_at(head, release) && !(promotes && head.promoted.hold == Hold::Held)
+    };
+    if let Some(head) = history.understood_head().filter(stays) {
         return Ok(Decision::Stay(head));
     }
-    let (cause, hold) = match request.order {
-        Order::Promote(_) => (PromotionCause::Promote, Hold::None),
-        Order::Rollback(_) => (PromotionCause::Rollback, Hold::Held),
-    };
-    let hold = match (head.filter(|head| head.promoted.hold == Hold::Frozen), request.freeze) {
-        (Some(head), Freeze::Respect) => return Err(frozen(&request.channel, head)),
+    let hold = match (history.frozen_since(), request.freeze) {
+        (Some(since), Freeze::Respect) => return Err(frozen(history, request, since)),
         (Some(_), Freeze::Override) => Hold::Frozen,
-        (None, _) => hold,
+        (None, _) if promotes => Hold::None,
+        (None, _) => Hold::Held,
     };
-    Ok(Decision::Move(DecidedMove { release, cause, hold }))
+    let cause = if promotes { PromotionCause::Promote } else { PromotionCause::Rollback };
+    Ok(Decision::Move(DecidedMove::to_release(release, cause, hold)))
+}
+
+fn in_place<'a>(
+    history: &'a ChannelHistory,
+    request: &MoveRequest,
+    cause: PromotionCause,
+    hold: Hold,
+) -> Result<Decision<'a>, MoveError> {
+    let nowhere = || MoveError::NoSuchChannel { bundle: request.bundle.clone(), channel: request.channel.clone() };
+    let head = history.head().ok_or_else(nowhere)?;
+    match history.understood_head() {
+        Some(head) if head.promoted.hold == hold => Ok(Decision::Stay(head)),
+        Some(_) | None => Ok(Decision::Move(DecidedMove::in_place(head, cause, hold))),
+    }
 }
 
 /// Why an automatic publish leaves a channel alone; `None` where it moves it.
@@ -63,7 +121,7 @@ pub(super) fn left_alone(history: &ChannelHistory, release: &Published) -> Optio
     }
 }
 
-/// The release that a request means, if it may run.
+/// The release that an order to move means, if it may run.
 fn target<'a>(
     register: &'a ReleaseRegister,
     history: &ChannelHistory,
@@ -71,7 +129,7 @@ fn target<'a>(
 ) -> Result<&'a Published, MoveError> {
     let tag = match &request.order {
         Order::Promote(tag) | Order::Rollback(Some(tag)) => tag,
-        Order::Rollback(None) => {
+        Order::Rollback(None) | Order::Freeze | Order::Thaw => {
             let may_run = |step: &Promoted| {
                 register.find(&step.tag).is_some_and(|(release, _)| register.withdrawal_of(release).is_none())
             };
@@ -100,14 +158,19 @@ pub(super) fn points_at(head: &ChannelHead, release: &Published) -> bool {
     (&head.promoted.tag, head.promoted.tree_digest) == (&release.tag, release.tree_digest)
 }
 
-fn frozen(channel: &ChannelName, head: &ChannelHead) -> MoveError {
-    let (tag, actor) = (head.promoted.tag.clone(), head.promoted.actor.clone());
-    MoveError::Frozen { channel: channel.clone(), tag, actor }
+fn frozen(history: &ChannelHistory, request: &MoveRequest, since: &ChannelHead) -> MoveError {
+    // Where it stands now: it may have been moved under an override since.
+    let head = history.head().unwrap_or(since);
+    MoveError::Frozen {
+        channel: request.channel.clone(),
+        tag: head.promoted.tag.clone(),
+        actor: since.promoted.actor.clone(),
+        since: history.stored_at(since).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use shared::digest::Sha256Digest;
     use shared::event::{ObjectReference, Trigger, Withdrawn};
 
     use super::*;
@@ -169,7 +232,7 @@ mod tests {
         };
         match ordered(&register(withdrawn), history, &request) {
             Ok(Decision::Stay(head)) => format!("stay at {}", head.promoted.tag),
-            Ok(Decision::Move(decided)) => format!("{:?} {} {:?}", decided.cause, decided.release.tag, decided.hold),
+            Ok(Decision::Move(decided)) => format!("{:?} {} {:?}", decided.cause, decided.tag, decided.hold),
             Err(error) => error.to_string(),
         }
     }
@@ -181,7 +244,8 @@ mod tests {
         let free = [("a", Hold::None), ("b", Hold::None)];
         let held = [("a", Hold::None), ("b", Hold::Held)];
         let frozen = [("a", Hold::None), ("b", Hold::Frozen)];
-        let frozen_words = "channel `latest` is frozen at `b` by `ada`";
+        let frozen_words =
+            "channel `latest` is frozen at `b` by `ada` since 1970-01-01T00:00:00Z: thaw it, or override";
         for (moves, withdrawn, order, freeze, expected) in [
             (&[][..], None, promote("a"), Freeze::Respect, "Promote a None"),
             (&free, None, promote("c"), Freeze::Respect, "Promote c None"),
@@ -190,6 +254,24 @@ mod tests {
             (&free, None, back("a"), Freeze::Respect, "Rollback a Held"),
             (&free, None, Order::Rollback(None), Freeze::Respect, "Rollback a Held"),
             (&held, None, promote("c"), Freeze::Respect, "Promote c None"),
+            (&held, None, promote("b"), Freeze::Respect, "Promote b None"),
+            (&held, None, back("b"), Freeze::Respect, "stay at b"),
+            (&held, None, Order::Freeze, Freeze::Respect, "Freeze b Frozen"),
+            (&held, None, Order::Thaw, Freeze::Respect, "Thaw b None"),
+            (&free, None, Order::Freeze, Freeze::Respect, "Freeze b Frozen"),
+            (&free, None, Order::Thaw, Freeze::Respect, "stay at b"),
+            (&free, Some("b"), Order::Freeze, Freeze::Respect, "Freeze b Frozen"),
+            (&frozen, None, Order::Freeze, Freeze::Respect, "stay at b"),
+            (&frozen, None, Order::Thaw, Freeze::Respect, "Thaw b None"),
+            (&frozen, None, promote("b"), Freeze::Respect, "stay at b"),
+            (&frozen, None, promote("b"), Freeze::Override, "stay at b"),
+            (
+                &[],
+                None,
+                Order::Freeze,
+                Freeze::Respect,
+                "channel `latest` of bundle `contracts` points at no release yet",
+            ),
             (&frozen, None, promote("c"), Freeze::Respect, frozen_words),
             (&frozen, None, Order::Rollback(None), Freeze::Respect, frozen_words),
             (&frozen, None, promote("c"), Freeze::Override, "Promote c Frozen"),

@@ -1,5 +1,8 @@
 //! What can be asked of a channel, and what can become of it.
 
+use chrono::{DateTime, SecondsFormat, Utc};
+use shared::digest::Sha256Digest;
+use shared::event::{Hold, PromotionCause};
 use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
 use streams::event_log::ReadError;
 use streams::event_writer::WriteError;
@@ -10,11 +13,15 @@ use crate::channel_history::ChannelHead;
 /// What an operator wants of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// Point at this release, and lift a hold.
+    /// Point at this release, and lift a hold, also where the channel points there already.
     Promote(Tag),
     /// Point at an earlier release (without a tag: one step back), and hold the channel there, so that the next
     /// automatic publish does not undo it.
     Rollback(Option<Tag>),
+    /// Stay, and refuse every other move from now on.
+    Freeze,
+    /// Stay, and lift a hold or a freeze.
+    Thaw,
 }
 
 /// What becomes of an order to a frozen channel.
@@ -44,10 +51,29 @@ pub struct MoveRequest {
 /// What became of an explicit move.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChannelMove {
-    /// The channel points there now; the event is in the log.
+    /// The channel stands as ordered now; the event is in the log.
     Moved(ChannelHead),
-    /// It pointed there already; there is no event, and a hold stays.
+    /// It stood so already; there is no event.
     AlreadyThere(ChannelHead),
+}
+
+/// What an order would do, by the state of the log a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovePlan {
+    /// Whether there would be an event.
+    pub moves: bool,
+    /// The release that the channel points at; `None` before its first move.
+    pub from: Option<Tag>,
+    /// The release it would point at.
+    pub to: Tag,
+    /// That release's tree digest.
+    pub tree_digest: Sha256Digest,
+    /// The cause that the event would name; where there would be none, that of the last move.
+    pub cause: PromotionCause,
+    /// What may move the channel now.
+    pub hold_before: Hold,
+    /// What might move it then.
+    pub hold_after: Hold,
 }
 
 /// What an automatic publish did to its channel.
@@ -95,8 +121,16 @@ pub enum MoveError {
         /// The channel.
         channel: ChannelName,
     },
+    /// Nothing was ever promoted to the channel.
+    #[error("channel `{channel}` of bundle `{bundle}` points at no release yet")]
+    NoSuchChannel {
+        /// The bundle.
+        bundle: BundleName,
+        /// The channel.
+        channel: ChannelName,
+    },
     /// The channel is frozen.
-    #[error("channel `{channel}` is frozen at `{tag}` by `{actor}`")]
+    #[error("channel `{channel}` is frozen at `{tag}` by `{actor}` since {}: thaw it, or override", .since.to_rfc3339_opts(SecondsFormat::Secs, true))]
     Frozen {
         /// The channel.
         channel: ChannelName,
@@ -104,6 +138,8 @@ pub enum MoveError {
         tag: Tag,
         /// Who froze it.
         actor: ActorName,
+        /// When, by the server's clock.
+        since: DateTime<Utc>,
     },
     /// Somebody else moved the channel at the same moment. Nothing was written.
     #[error("channel `{channel}` was moved to `{}` by `{}` at the same moment", winner.promoted.tag, winner.promoted.actor)]

@@ -71,7 +71,7 @@ pub async fn read_back(
     Ok(StoredRelease { facts: built.facts().clone(), verified, archive, release_json, storing })
 }
 
-fn whole(mut file: File) -> io::Result<Vec<u8>> {
+pub(super) fn whole(mut file: File) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     io::Read::read_to_end(&mut file, &mut content)?;
     Ok(content)
@@ -79,7 +79,7 @@ fn whole(mut file: File) -> io::Result<Vec<u8>> {
 
 /// Fetches an object into a temporary file, rewound. A replica may lag behind what the leader has just confirmed, so
 /// what is missing is asked for again; wrong bytes are not.
-async fn fetch(
+pub(super) async fn fetch(
     store: &ReleaseStore,
     expected: &ObjectReference,
     progress: &dyn ProgressReporter,

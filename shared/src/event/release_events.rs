@@ -103,6 +103,21 @@ pub enum PromotionCause {
     Rollout,
 }
 
+impl PromotionCause {
+    /// The cause's text form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Promote => "promote",
+            Self::Rollback => "rollback",
+            Self::Withdraw => "withdraw",
+            Self::Freeze => "freeze",
+            Self::Thaw => "thaw",
+            Self::Rollout => "rollout",
+        }
+    }
+}
+
 /// What may move the channel next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -114,6 +129,17 @@ pub enum Hold {
     Held,
     /// Nothing without an override.
     Frozen,
+}
+
+impl Hold {
+    /// The hold's text form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Held => "held",
+            Self::Frozen => "frozen",
+        }
+    }
 }
 
 /// Data of `bundle.promoted`: the head of a channel.
@@ -140,6 +166,14 @@ pub struct Promoted {
     pub reason: Option<String>,
     /// Who moved it.
     pub actor: ActorName,
+}
+
+impl Promoted {
+    /// Whether an operator moved a frozen channel under an override: explicit moves that leave a channel frozen are
+    /// made in no other way.
+    pub fn overrode_freeze(&self) -> bool {
+        self.hold == Hold::Frozen && matches!(self.cause, PromotionCause::Promote | PromotionCause::Rollback)
+    }
 }
 
 /// Data of `bundle.withdrawn`.

@@ -79,6 +79,18 @@ pub async fn ensure(connection: &Connection, layout: &Layout) -> Result<Provisio
     Ok(provisioned)
 }
 
+/// Names the streams that are missing and checks those that exist, as [`ensure`] does, but changes nothing.
+pub async fn missing(connection: &Connection, layout: &Layout) -> Result<Vec<String>, LayoutError> {
+    let mut missing = Vec::new();
+    for declaration in &layout.streams {
+        match existing(connection, &declaration.config.name).await? {
+            Some(actual) => checked(declaration, &actual)?,
+            None => missing.push(declaration.config.name.clone()),
+        }
+    }
+    Ok(missing)
+}
+
 async fn ensure_stream(connection: &Connection, declaration: &Declaration) -> Result<bool, LayoutError> {
     let declared = &declaration.config;
     if let Some(actual) = existing(connection, &declared.name).await? {

@@ -12,6 +12,7 @@ use tokio::task::JoinError;
 
 use crate::activation::ActivationError;
 use crate::cache::CacheError;
+use crate::local_pin::PinError;
 use crate::release_directory::ReleaseDirectoryError;
 use crate::staging::StagingError;
 
@@ -53,6 +54,9 @@ pub(crate) enum StageFailure {
     /// The switch failed.
     #[error("the release cannot be switched to")]
     Activation(#[from] ActivationError),
+    /// The cache's pin cannot be read or written.
+    #[error("the local pin cannot be kept")]
+    Pin(#[from] PinError),
     /// The work on the disk did not end as it should.
     #[error("work on the disk was interrupted")]
     Interrupted(#[from] JoinError),
@@ -114,6 +118,7 @@ impl StageFailure {
             Self::Cache(_) => "cache".to_owned(),
             Self::Staging(_) => "staging".to_owned(),
             Self::Activation(_) => "activation".to_owned(),
+            Self::Pin(_) => "pin".to_owned(),
             Self::Interrupted(_) => "interrupted".to_owned(),
         }
     }
@@ -146,9 +151,12 @@ impl StageFailure {
             Self::NoRoom { .. } => "free disk space or lower --keep-releases; it is tried again",
             Self::Archive(error) if error.kind() == io::ErrorKind::StorageFull => DISK_FULL,
             Self::Staging(error) if error.is_full() => DISK_FULL,
-            Self::Archive(_) | Self::Files(_) | Self::Cache(_) | Self::Staging(_) | Self::Activation(_) => {
-                "check disk space and permissions of the cache directory; it is tried again"
-            }
+            Self::Archive(_)
+            | Self::Files(_)
+            | Self::Cache(_)
+            | Self::Staging(_)
+            | Self::Activation(_)
+            | Self::Pin(_) => "check disk space and permissions of the cache directory; it is tried again",
             Self::Stored(_) => "the copy in the cache is damaged; the release is fetched again",
             Self::Interrupted(_) => "none needed: it is tried again",
         }

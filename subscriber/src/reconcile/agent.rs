@@ -20,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::heartbeat::jittered;
 use super::look::catch_up_pause;
+use super::pinning::KnownPin;
 use super::resume::is_current;
 use super::show::Rivalry;
 use super::wake_ups::{Wake, WakeUps};
+use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::{Alarms, Subject};
 use crate::cache::Cache;
 use crate::config::{AgentConfig, Follow};
@@ -52,6 +54,7 @@ pub(super) struct Agent {
     /// How it was announced, as far as that was looked up.
     pub(super) announced: Option<(u64, Published)>,
     pub(super) withdrawn: Withdrawn,
+    pub(super) known_pin: KnownPin,
     /// Whether `current` is the remembered release and not known to be damaged.
     pub(super) intact: bool,
     /// Releases in the cache that are not what they should be.
@@ -72,6 +75,11 @@ pub(super) struct Agent {
     pub(super) unsaved: bool,
     pub(super) started_at: DateTime<Utc>,
     pub(super) view: watch::Sender<NodeReport>,
+    /// Why the desired release does not run.
+    pub(super) trouble: Option<Trouble>,
+    /// The manifest of the release that was running when it was last looked for.
+    pub(super) manifest: Option<(ReleaseId, Option<ManifestFacts>)>,
+    pub(super) shown: watch::Sender<AgentView>,
     pub(super) first_look: CancellationToken,
 }
 
@@ -110,7 +118,7 @@ impl Agent {
         connection: Connection,
         outbox: Outbox,
         reporter: Reporter,
-    ) -> (Self, watch::Receiver<NodeReport>) {
+    ) -> Self {
         let started_at = Utc::now();
         let question = Question {
             bundle: config.bundle.clone(),
@@ -122,7 +130,7 @@ impl Agent {
             Follow::Tag(tag) => Some(tag.clone()),
             Follow::Channel(_) => None,
         };
-        let (view, seen) = watch::channel(NodeReport {
+        let (view, _) = watch::channel(NodeReport {
             node: config.node.clone(),
             bundle: config.bundle.clone(),
             channel: config.follow.channel().cloned(),
@@ -137,7 +145,18 @@ impl Agent {
             alarms: Vec::new(),
             started_at,
         });
-        let agent = Self {
+        let shown = watch::Sender::new(AgentView {
+            report: view.borrow().clone(),
+            disabled: false,
+            cache: config.cache.clone(),
+            connected: false,
+            connection_fault: None,
+            git_sha: None,
+            manifest: None,
+            trouble: None,
+            changed_at: started_at,
+        });
+        Self {
             reporter,
             log: EventLog::new(connection.clone()),
             store: ReleaseStore::new(connection.clone()),
@@ -152,6 +171,7 @@ impl Agent {
             desired: None,
             announced: None,
             withdrawn: Withdrawn::default(),
+            known_pin: KnownPin::default(),
             intact: false,
             damaged: BTreeSet::new(),
             staged: None,
@@ -166,9 +186,11 @@ impl Agent {
             unsaved: false,
             started_at,
             view,
+            trouble: None,
+            manifest: None,
+            shown,
             first_look: CancellationToken::new(),
-        };
-        (agent, seen)
+        }
     }
 
     /// Cancelled once the log was asked for the first time, whatever it answered: then events and heartbeats begin.
@@ -178,19 +200,23 @@ impl Agent {
 
     /// Lives for ever; ends by being dropped.
     pub(super) async fn live(&mut self, wake_ups: &mut WakeUps) {
+        self.refresh_pin().await;
         self.resume().await;
+        self.read_manifest().await;
         self.show();
         // Offline, the last good release is put back in place if it is here.
         self.converge(wake_ups).await;
         wake_ups.listen().await;
         loop {
             let rest = self.round(wake_ups).await;
+            self.read_manifest().await;
             self.show();
+            wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
             let timer = Instant::now() + rest;
             loop {
                 match wake_ups.next(timer).await {
                     Wake::Outbox => self.show(),
-                    Wake::Live | Wake::Timer => break,
+                    Wake::Live | Wake::Cache | Wake::Timer => break,
                     Wake::Connected => {
                         self.fruitless = 0;
                         self.state.failures.retry_now(Utc::now(), &[FailureKind::Download]);
@@ -212,6 +238,7 @@ impl Agent {
         if self.state.unreported.is_some() {
             self.report_switch().await;
         }
+        self.refresh_pin().await;
         self.check_current().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
             self.collect_at = None;
@@ -274,7 +301,7 @@ impl Agent {
         let (cache, tag) = (self.cache.clone(), active.id.tag.clone());
         let there = spawn_blocking(move || is_current(&cache, &tag)).await.unwrap_or(true);
         if !there {
-            tracing::warn!("the current release is gone from the cache or was replaced by hand; it is put back");
+            tracing::warn!("the cache does not show the release that this node switched to: looking what should run");
             self.intact = false;
             self.staged = None;
         }

@@ -21,6 +21,8 @@ use crate::alarms::Subject;
 use crate::desired::{Answer, Head};
 use crate::failures::{FailureKey, FailureKind, Report};
 use crate::fetch::{StageFailure, StagedRelease, fetch, reuse};
+use crate::local_pin::LocalPin;
+use crate::metrics::{Operation, count, note_refresh};
 use crate::node_state::ReleaseId;
 use crate::plan::{Desired, Idle, Refusal, Situation, Step, WaitReason, next_step};
 use crate::release_directory::says_to_be;
@@ -71,7 +73,11 @@ impl Agent {
                         return Next::Look;
                     }
                 }
-                Step::Switch(id) => self.switch(id, key(id)).await,
+                Step::Switch(id) => {
+                    if let Next::Look = self.switch(id, key(id)).await {
+                        return Next::Look;
+                    }
+                }
                 Step::Refuse(Refusal::Contradiction { promoted, announced }) => {
                     if let Some(desired) = &desired {
                         let failure = self.contradiction(&desired.release, *promoted, *announced);
@@ -80,6 +86,7 @@ impl Agent {
                 }
                 Step::Idle(_) | Step::Wait { .. } | Step::Refuse(Refusal::NothingLeft) => {}
             }
+            self.read_manifest().await;
             self.show();
             if wake_ups.news() || begun.elapsed() > FRESH {
                 return Next::Look;
@@ -191,7 +198,9 @@ impl Agent {
             wake_ups.live().await;
             if let Ok(Answer::Current(reading)) = self.question.ask(&self.log, &self.state.position).await {
                 let withdrawn = reading.withdrawn.holds(id.tree_digest, None);
+                let pinned = self.pinned_release(self.judge_pin(&reading));
                 let moved = match &reading.head {
+                    Head::Channel(..) if pinned.is_some() => pinned.as_ref() != Some(id),
                     Head::Channel(_, promoted) => (&promoted.tag, promoted.tree_digest) != (&id.tag, id.tree_digest),
                     Head::Pinned(_, published) => published.tree_digest != id.tree_digest,
                     Head::Missing | Head::Unchanged => false,
@@ -218,23 +227,42 @@ impl Agent {
         });
     }
 
-    async fn switch(&mut self, id: &ReleaseId, key: FailureKey) {
-        let Some(staged) = self.staged.take() else { return };
+    async fn switch(&mut self, id: &ReleaseId, key: FailureKey) -> Next {
+        let Some(staged) = self.staged.take() else { return Next::Look };
         let release = staged.verified.release().clone();
+        let pin = self.pin_stamp();
         let switched = async {
             let lock = self.cache.lock().await?;
             let cache = self.cache.clone();
-            Ok(spawn_blocking(move || activate(&cache, &lock, &staged.verified)).await??)
+            let switching = spawn_blocking(move || {
+                // Somebody put another release into the cache meanwhile: what should run is decided anew.
+                if LocalPin::stamp(&cache) != pin {
+                    return Ok(false);
+                }
+                activate(&cache, &lock, &staged.verified).map(|()| true)
+            });
+            Ok(switching.await??)
         };
-        if let Err(failure) = switched.await {
-            return self.failed(&key, &failure).await;
+        match switched.await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.refresh_pin().await;
+                return Next::Look;
+            }
+            Err(failure) => {
+                self.failed(&key, &failure).await;
+                return Next::Rest(Duration::ZERO);
+            }
         }
         self.intact = true;
         self.damaged.remove(id);
         self.collect_at = Some(Instant::now() + QUIET_TIME + Duration::from_secs(1));
         let loaded = self.loaded(&release, staged.source, staged.wire_bytes, milliseconds(staged.decided));
         log_loaded(&loaded, staged.git_sha.as_deref());
+        count(Operation::Loaded);
+        note_refresh(u32::try_from(loaded.duration_ms).unwrap_or(u32::MAX));
         self.remember_switch(id.clone(), &release, staged.git_sha, loaded).await;
+        Next::Rest(Duration::ZERO)
     }
 
     /// The event of a switch that has just happened.
@@ -267,8 +295,10 @@ impl Agent {
             | StageFailure::Cache(_)
             | StageFailure::Staging(_)
             | StageFailure::Activation(_)
+            | StageFailure::Pin(_)
             | StageFailure::Interrupted(_) => FailureKind::Download,
         };
+        self.note_trouble(key, kind, failure);
         let (retry, spread) = (self.config.retry(), rand::rng().random());
         let delay = |attempts| retry.delay(attempts, spread);
         let report = self.state.failures.note(key.clone(), kind, &failure.cause(), Utc::now(), delay);

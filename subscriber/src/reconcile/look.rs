@@ -29,10 +29,16 @@ impl Agent {
                 self.alarms.clear(Subject::Log);
                 self.alarms.clear(Subject::Outdated);
                 self.outdated_since = None;
-                self.take(*reading);
+                let verdict = self.judge_pin(&reading);
+                self.take(*reading, self.pinned_release(verdict));
+                self.settle_pin(verdict).await;
                 let announced = self.look_up_announcement().await;
                 wake_ups.await_announcement(self.desired.as_ref().map(|desired| &desired.tag));
                 announced.map_err(|error| self.unreadable(&error))?;
+                if self.end_impossible_pin().await {
+                    // Without the pin the same answer says something else.
+                    return Err(Duration::ZERO);
+                }
                 self.fruitless = 0;
                 Ok(())
             }
@@ -70,8 +76,8 @@ impl Agent {
         delay.min(self.config.interval)
     }
 
-    /// Takes over what the log says.
-    fn take(&mut self, reading: Reading) {
+    /// Takes over what the log says. A local pin that holds is desired in place of the channel's head.
+    fn take(&mut self, reading: Reading, pinned: Option<ReleaseId>) {
         let position = &mut self.state.position;
         if position.epoch != Some(reading.epoch) {
             if let Some(old) = position.epoch {
@@ -97,7 +103,8 @@ impl Agent {
                 if position.applied.insert(promoted.channel, sequence) != Some(sequence) {
                     self.unsaved = true;
                 }
-                self.desire(ReleaseId { tag: promoted.tag, tree_digest: promoted.tree_digest });
+                let head = ReleaseId { tag: promoted.tag, tree_digest: promoted.tree_digest };
+                self.desire(pinned.unwrap_or(head));
             }
             Head::Pinned(sequence, published) => {
                 self.desire(ReleaseId { tag: published.tag.clone(), tree_digest: published.tree_digest });
@@ -105,7 +112,9 @@ impl Agent {
             }
             // What ran stays desired, so that it is put back where it is gone.
             Head::Unchanged | Head::Missing => {
-                if self.desired.is_none() {
+                if let Some(pinned) = pinned {
+                    self.desire(pinned);
+                } else if self.desired.is_none() {
                     self.desired = self.state.active.as_ref().map(|active| active.id.clone());
                 }
             }
@@ -117,7 +126,7 @@ impl Agent {
         }
     }
 
-    fn desire(&mut self, release: ReleaseId) {
+    pub(super) fn desire(&mut self, release: ReleaseId) {
         if self.desired.as_ref() != Some(&release) {
             tracing::info!(tag = %release.tag, tree_digest = %release.tree_digest, "desired release");
             self.desired = Some(release);

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use shared::identifiers::{Incarnation, NodeName};
+use shared::identifiers::{Incarnation, NodeName, Tag};
 use tokio::time::Instant;
 
 use super::agent::Agent;
 use crate::alarms::Subject;
+use crate::config::Follow;
 use crate::node_report::{ActiveReport, NodeReport};
 
 /// How long another agent under this node's name is an alarm after it last wrote.
@@ -49,6 +50,14 @@ impl Rivalry {
 }
 
 impl Agent {
+    /// The tag that does not follow the channel: of the settings, or of the local pin.
+    fn pinned_tag(&self) -> Option<Tag> {
+        match &self.config.follow {
+            Follow::Tag(tag) => Some(tag.clone()),
+            Follow::Channel(_) => self.known_pin.pin.as_ref().map(|pin| pin.tag.clone()),
+        }
+    }
+
     /// Brings the node's entry up to date.
     pub(super) fn show(&mut self) {
         let outbox = self.outbox.status().borrow().clone();
@@ -67,6 +76,7 @@ impl Agent {
                 content_digest: active.content_digest,
                 loaded_at: active.loaded_at,
             }),
+            pinned: self.pinned_tag(),
             previous: self.state.previous.first().map(|previous| previous.id.tag.clone()),
             desired: self.desired.as_ref().map(|desired| desired.tag.clone()),
             last_sequence: self.own_last_sequence.max(outbox.last_stream_sequence.unwrap_or(0)),
@@ -80,6 +90,7 @@ impl Agent {
             *shown = report;
             changed
         });
+        self.show_view();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What makes the agent look: live messages, a new connection, SIGHUP, the outbox, the timer.
+//! What makes the agent look: live messages, a new connection, SIGHUP, the outbox, its cache, the timer.
 //!
 //! Anybody in the account can forge a live message. One says that looking is worthwhile and how far the log should go
 //! by now; the latter is believed for ten seconds and costs a few reads.
@@ -17,7 +17,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::cache_watch::CacheWatch;
+use crate::cache::Cache;
 use crate::config::{AgentConfig, Follow};
+use crate::local_pin::PinStamp;
 
 /// How long a claimed place in the log is waited for.
 const FLOOR_LIFETIME: Duration = Duration::from_secs(10);
@@ -35,6 +38,8 @@ pub(super) enum Wake {
     Connected,
     /// SIGHUP: an operator wants it to look now.
     Hangup,
+    /// The cache or its pin is not what this agent left there.
+    Cache,
     /// Time has passed.
     Timer,
     /// The outbox has something to show; the log need not be read for that.
@@ -49,6 +54,7 @@ pub(super) struct WakeUps {
     hangup: Signal,
     outbox: watch::Receiver<OutboxStatus>,
     relevance: Relevance,
+    cache: CacheWatch,
     floor: Option<Floor>,
     /// No look because of a live message before this.
     earliest: Instant,
@@ -70,6 +76,7 @@ impl WakeUps {
             hangup: signal(SignalKind::hangup())?,
             outbox: outbox.status(),
             relevance: Relevance { config: config.clone(), awaited: None },
+            cache: CacheWatch::new(Cache::new(&config.cache)),
             floor: None,
             earliest: Instant::now(),
         })
@@ -97,6 +104,11 @@ impl WakeUps {
         self.relevance.awaited = tag.cloned();
     }
 
+    /// What the agent left in its cache: anything else there is a reason to look.
+    pub(super) async fn expect_in_cache(&mut self, current: Option<&Tag>, pin: PinStamp) {
+        self.cache.expect(current, pin).await;
+    }
+
     /// The next reason to look, `timer` at the latest. Cancel safe.
     pub(super) async fn next(&mut self, timer: Instant) -> Wake {
         let wake = tokio::select! {
@@ -105,6 +117,7 @@ impl WakeUps {
             () = again(&mut self.again) => Wake::Connected,
             () = self.relevance.live(&mut self.feed, &mut self.floor) => Wake::Live,
             Ok(()) = self.outbox.changed() => Wake::Outbox,
+            () = self.cache.changed() => Wake::Cache,
             () = sleep_until(timer) => Wake::Timer,
         };
         if wake == Wake::Live {

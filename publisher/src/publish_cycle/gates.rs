@@ -1,0 +1,256 @@
+//! What may keep a publish from happening, looked at before anything is stored.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use shared::event::Published;
+use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
+use streams::event_log::EventLog;
+use streams::release_store::ReleaseStore;
+use thiserror::Error;
+use tokio::task::{JoinError, spawn_blocking};
+
+use super::{Decision, FrozenChannel, PublishError, PublishRequest};
+use crate::build::SourceContent;
+use crate::channel::read_history;
+use crate::channel_history::ChannelHistory;
+use crate::compatibility::{BreakingChange, breaking_changes};
+use crate::contracts_bundle::BUNDLE_FILE;
+use crate::contracts_document::{ContractsDocument, DocumentError, check};
+use crate::release_register::ReleaseRegister;
+use crate::stored_release::{AnnouncedFileError, read_announced_file};
+
+/// How contracts compare with a release that their readers have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// The release they were compared with; `None` where there is none yet, so nothing can break.
+    pub base: Option<Tag>,
+    /// Every change that breaks a reader.
+    pub breaking: Vec<BreakingChange>,
+}
+
+/// A release that contracts cannot be compared with.
+#[derive(Debug, Error)]
+pub enum BaseError {
+    /// It was never announced.
+    #[error("bundle `{bundle}` has no release `{tag}`")]
+    Unknown {
+        /// The bundle.
+        bundle: BundleName,
+        /// The tag.
+        tag: Tag,
+    },
+    /// The bucket does not give its contracts.
+    #[error("the contracts of release `{tag}` cannot be read")]
+    Read {
+        /// The tag.
+        tag: Tag,
+        /// Why.
+        #[source]
+        source: AnnouncedFileError,
+    },
+    /// What it holds is no contracts bundle.
+    #[error("release `{tag}` holds no contracts that could be compared")]
+    Document {
+        /// The tag.
+        tag: Tag,
+        /// Why.
+        #[source]
+        source: DocumentError,
+    },
+    /// The work was given up in the middle.
+    #[error("the comparison was interrupted")]
+    Interrupted(#[source] JoinError),
+}
+
+/// Refuses contracts that no reader could use, where they are about to be announced: what is no JSON Schema, or refers
+/// to what is not there.
+pub(crate) async fn check_content(content: &SourceContent, decision: &Decision) -> Result<(), PublishError> {
+    let announces = match decision {
+        Decision::Unchanged(_) | Decision::AlreadyAnnounced(_) => false,
+        Decision::AnnounceAgain(_) | Decision::Release(_) => true,
+    };
+    let (Some(document), true) = (content.bundle_json(), announces) else { return Ok(()) };
+    let checked = spawn_blocking(move || check(&document)).await.map_err(PublishError::Interrupted)?;
+    checked.map(|_| ()).map_err(|defects| PublishError::Defects { defects })
+}
+
+/// Refuses contracts that break who reads the release before them, where the request wants that.
+pub(super) async fn refuse_incompatible(
+    log: &EventLog,
+    bucket: &ReleaseStore,
+    register: &ReleaseRegister,
+    content: &SourceContent,
+    request: &PublishRequest,
+) -> Result<Option<Comparison>, PublishError> {
+    if !request.require_compatible {
+        return Ok(None);
+    }
+    let history = match &request.channel {
+        None => None,
+        Some(channel) => Some(read_history(log, &request.bundle, channel).await.map_err(PublishError::Read)?),
+    };
+    let comparison = compare(bucket, register, history.as_ref(), content, request).await?;
+    match comparison {
+        None => Err(PublishError::NotComparable { bundle: request.bundle.clone() }),
+        Some(Comparison { base: Some(base), breaking }) if !breaking.is_empty() => {
+            Err(PublishError::Incompatible { base, breaking })
+        }
+        compatible => Ok(compatible),
+    }
+}
+
+/// Compares contracts with the release that their readers have now: the one asked for, else the channel's, else the
+/// newest. `None` where the content is no contracts.
+pub(crate) async fn compare(
+    bucket: &ReleaseStore,
+    register: &ReleaseRegister,
+    history: Option<&ChannelHistory>,
+    content: &SourceContent,
+    request: &PublishRequest,
+) -> Result<Option<Comparison>, PublishError> {
+    let Some(new) = content.bundle_json() else { return Ok(None) };
+    let Some(base) = base(register, history, request).map_err(PublishError::Base)? else {
+        return Ok(Some(Comparison { base: None, breaking: Vec::new() }));
+    };
+    let tag = base.tag.clone();
+    if base.content_digest == content.content_digest() {
+        return Ok(Some(Comparison { base: Some(tag), breaking: Vec::new() }));
+    }
+    let old = read_announced_file(bucket, base, BUNDLE_FILE, request.limits)
+        .await
+        .map_err(|source| PublishError::Base(BaseError::Read { tag: tag.clone(), source }))?;
+    let breaking = spawn_blocking(move || -> Result<_, (Side, DocumentError)> {
+        let old = ContractsDocument::parse(&old).map_err(|error| (Side::Base, error))?;
+        let new = ContractsDocument::parse(&new).map_err(|error| (Side::New, error))?;
+        Ok(breaking_changes(&old, &new))
+    })
+    .await
+    .map_err(|error| PublishError::Base(BaseError::Interrupted(error)))?;
+    match breaking {
+        Ok(breaking) => Ok(Some(Comparison { base: Some(tag), breaking })),
+        Err((Side::Base, source)) => Err(PublishError::Base(BaseError::Document { tag, source })),
+        Err((Side::New, DocumentError { defects })) => Err(PublishError::Defects { defects }),
+    }
+}
+
+/// Which of two documents is no contracts bundle.
+enum Side {
+    Base,
+    New,
+}
+
+/// The release to compare with.
+fn base<'a>(
+    register: &'a ReleaseRegister,
+    history: Option<&ChannelHistory>,
+    request: &PublishRequest,
+) -> Result<Option<&'a Published>, BaseError> {
+    let head = history.and_then(ChannelHistory::head).map(|head| &head.promoted.tag);
+    match request.base.as_ref().or(head) {
+        Some(tag) => match register.find(tag) {
+            Some((release, _)) => Ok(Some(release)),
+            None => Err(BaseError::Unknown { bundle: request.bundle.clone(), tag: tag.clone() }),
+        },
+        None => Ok(register.newest().map(|(release, _)| release)),
+    }
+}
+
+/// A frozen channel, and since when it is.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("channel `{channel}` is frozen by `{actor}` since {} at `{tag}`", .since.to_rfc3339_opts(SecondsFormat::Secs, true))]
+pub struct FrozenSince {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Where it stands.
+    pub tag: Tag,
+    /// Who froze it.
+    pub actor: ActorName,
+    /// When the server stored that.
+    pub since: DateTime<Utc>,
+}
+
+/// Refuses a publish to a frozen channel, where the request wants that.
+pub(super) async fn refuse_frozen(log: &EventLog, request: &PublishRequest) -> Result<(), PublishError> {
+    match frozen(log, request).await? {
+        Some(frozen) => Err(PublishError::Frozen(frozen)),
+        None => Ok(()),
+    }
+}
+
+/// Whether the request wants to be refused for a frozen channel, and the channel is.
+pub(crate) async fn frozen(log: &EventLog, request: &PublishRequest) -> Result<Option<FrozenSince>, PublishError> {
+    let (Some(channel), FrozenChannel::Refuse) = (&request.channel, request.frozen_channel) else { return Ok(None) };
+    let history = read_history(log, &request.bundle, channel).await.map_err(PublishError::Read)?;
+    let (Some(head), Some(freeze)) = (history.head(), history.frozen_since()) else { return Ok(None) };
+    Ok(Some(FrozenSince {
+        channel: channel.clone(),
+        tag: head.promoted.tag.clone(),
+        actor: freeze.promoted.actor.clone(),
+        since: history.stored_at(freeze).unwrap_or_default(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use shared::digest::Sha256Digest;
+    use shared::event::{Hold, ObjectReference, Promoted, PromotionCause, Trigger};
+
+    use super::*;
+    use crate::channel_history::ChannelHead;
+
+    fn release(tag: &str) -> Published {
+        let object = ObjectReference { name: "x".to_owned(), size: 1, sha256: Sha256Digest::of(b"x") };
+        Published {
+            bundle: "contracts".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: Sha256Digest::of(tag.as_bytes()),
+            content_digest: Sha256Digest::of(tag.as_bytes()),
+            files: 1,
+            total_bytes: 1,
+            archive: object.clone(),
+            release: object,
+            git: None,
+            trigger: Trigger::Local,
+            actor: "main".parse().unwrap(),
+        }
+    }
+
+    fn pointing_at(tag: &str) -> ChannelHistory {
+        let promoted = Promoted {
+            bundle: "contracts".parse().unwrap(),
+            channel: "latest".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: release(tag).tree_digest,
+            previous_tag: None,
+            cause: PromotionCause::Promote,
+            hold: Hold::None,
+            reason: None,
+            actor: "ada".parse().unwrap(),
+        };
+        ChannelHistory::of([ChannelHead { promoted, stream_sequence: 1 }])
+    }
+
+    #[test]
+    fn contracts_are_compared_with_what_their_readers_have() {
+        let register = ReleaseRegister::of(["a", "b", "c"].map(release), None);
+        let compared = |history: Option<&ChannelHistory>, asked: Option<&str>| {
+            let request = PublishRequest {
+                base: asked.map(|tag| tag.parse().unwrap()),
+                ..PublishRequest::new("contracts".parse().unwrap(), DateTime::UNIX_EPOCH)
+            };
+            match base(&register, history, &request) {
+                Ok(release) => release.map_or_else(|| "nothing".to_owned(), |release| release.tag.to_string()),
+                Err(error) => error.to_string(),
+            }
+        };
+        let (none, at_a, lost) = (ChannelHistory::default(), pointing_at("a"), pointing_at("z"));
+        assert_eq!(compared(None, None), "c", "no channel is moved");
+        assert_eq!(compared(Some(&none), None), "c", "the channel points nowhere yet");
+        assert_eq!(compared(Some(&at_a), None), "a");
+        assert_eq!(compared(Some(&at_a), Some("b")), "b");
+        assert_eq!(compared(Some(&at_a), Some("z")), "bundle `contracts` has no release `z`");
+        assert_eq!(compared(Some(&lost), None), "bundle `contracts` has no release `z`");
+        let request = PublishRequest::new("contracts".parse().unwrap(), DateTime::UNIX_EPOCH);
+        assert!(base(&ReleaseRegister::default(), Some(&none), &request).unwrap().is_none());
+    }
+}

@@ -1,0 +1,275 @@
+//! What an agent shows of itself, as of one instant: plain data, made by the reconcile loop and judged here.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use shared::identifiers::Tag;
+
+use crate::failures::FailureKind;
+use crate::node_report::NodeReport;
+
+/// Everything that is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AgentView {
+    /// The node's entry in the node table.
+    pub report: NodeReport,
+    /// Loading of bundles is switched off.
+    pub disabled: bool,
+    /// The cache directory.
+    pub cache: PathBuf,
+    /// Whether a connection stands.
+    pub connected: bool,
+    /// What the server or the network said last where none stands.
+    pub connection_fault: Option<String>,
+    /// Commit of the running release, where known.
+    pub git_sha: Option<String>,
+    /// What the running release's manifest says, where it has one.
+    pub manifest: Option<ManifestFacts>,
+    /// Why the desired release does not run.
+    pub trouble: Option<Trouble>,
+    /// When any of this last changed.
+    pub changed_at: DateTime<Utc>,
+}
+
+/// What the agent reads from a contracts release's `manifest.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ManifestFacts {
+    /// When the release was made.
+    pub timestamp: DateTime<Utc>,
+    /// The commit it was made from.
+    pub git: ManifestGit,
+}
+
+/// The manifest's part about git.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ManifestGit {
+    /// The commit, 40 hex digits.
+    pub sha: String,
+}
+
+/// A desired release that does not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// What kind.
+    pub cause: Cause,
+    /// The release that is wanted.
+    pub tag: Tag,
+    /// In words.
+    pub text: String,
+    /// What an operator can do.
+    pub remediation: String,
+    /// Since when, by this node's clock.
+    pub since: DateTime<Utc>,
+}
+
+/// Why a desired release does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// An attempt failed.
+    Failed(FailureKind),
+    /// It is withdrawn; another one runs instead.
+    Withdrawn,
+}
+
+/// The one word for how a bundle stands. The words of the API and the metric; the latter calls one of them otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BundleState {
+    /// The desired release runs.
+    Loaded,
+    /// Nothing runs, and nothing failed.
+    NotLoaded,
+    /// Loading is switched off.
+    Disabled,
+    /// The running release is older than it should be.
+    Stale,
+    /// Another release than the desired one runs, and nothing failed.
+    UsingFallback,
+    /// The desired release's bytes are wrong.
+    VerificationFailed,
+    /// The desired release cannot be had.
+    DownloadError,
+}
+
+impl BundleState {
+    /// Every state: what the metric has a series for.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Loaded,
+        Self::NotLoaded,
+        Self::Disabled,
+        Self::Stale,
+        Self::UsingFallback,
+        Self::VerificationFailed,
+        Self::DownloadError,
+    ];
+
+    /// The word in the API.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Loaded => "loaded",
+            Self::NotLoaded => "not_loaded",
+            Self::Disabled => "disabled",
+            Self::Stale => "stale",
+            Self::UsingFallback => "using_fallback",
+            Self::VerificationFailed => "verification_failed",
+            Self::DownloadError => "download_error",
+        }
+    }
+
+    /// The word in the metric's label, which alert rules rely on.
+    pub(crate) fn metric_label(self) -> &'static str {
+        match self {
+            Self::UsingFallback => "fallback",
+            Self::Loaded
+            | Self::NotLoaded
+            | Self::Disabled
+            | Self::Stale
+            | Self::VerificationFailed
+            | Self::DownloadError => self.as_str(),
+        }
+    }
+}
+
+impl AgentView {
+    /// How the bundle stands. A cause comes before what follows from it, so that alerts on the cause fire.
+    pub(crate) fn state(&self, stale_after: TimeDelta, now: DateTime<Utc>) -> BundleState {
+        if self.disabled {
+            return BundleState::Disabled;
+        }
+        match self.trouble.as_ref().map(|trouble| trouble.cause) {
+            Some(Cause::Failed(FailureKind::Verification)) => return BundleState::VerificationFailed,
+            Some(Cause::Failed(FailureKind::Download)) => return BundleState::DownloadError,
+            Some(Cause::Withdrawn) if self.report.active.is_some() => return BundleState::UsingFallback,
+            Some(Cause::Withdrawn) | None => {}
+        }
+        match &self.report.active {
+            None if self.unreachable().is_some() => BundleState::DownloadError,
+            None => BundleState::NotLoaded,
+            Some(_) if self.is_stale(stale_after, now) => BundleState::Stale,
+            Some(_) => BundleState::Loaded,
+        }
+    }
+
+    /// What the network or the server said, where no connection stands and something was said.
+    pub(crate) fn unreachable(&self) -> Option<&str> {
+        self.connection_fault.as_deref().filter(|_| !self.connected)
+    }
+
+    /// Whether another release than the desired one serves.
+    pub(crate) fn uses_fallback(&self) -> bool {
+        !self.disabled && self.trouble.is_some() && self.report.active.is_some()
+    }
+
+    /// Age of the running release, by its manifest. A time that lies ahead counts as no age.
+    pub(crate) fn age(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
+        let manifest = self.manifest.as_ref().filter(|_| self.report.active.is_some())?;
+        Some((now - manifest.timestamp).max(TimeDelta::zero()))
+    }
+
+    /// Whether the running release is older than the limit, in whole hours: 24 hours and 59 minutes are not over 24.
+    pub(crate) fn is_stale(&self, stale_after: TimeDelta, now: DateTime<Utc>) -> bool {
+        self.age(now).is_some_and(|age| age.num_hours() > stale_after.num_hours())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use shared::digest::Sha256Digest;
+    use shared::identifiers::Incarnation;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::node_report::ActiveReport;
+
+    pub(crate) fn at(hours: i64, minutes: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_770_000_000 + hours * 3600 + minutes * 60, 0).unwrap()
+    }
+
+    /// A node that runs `v1`, made at hour 0, and wants it.
+    pub(crate) fn view() -> AgentView {
+        let digest = Sha256Digest::of(b"1");
+        AgentView {
+            report: NodeReport {
+                node: "edge-17".parse().unwrap(),
+                bundle: "contracts".parse().unwrap(),
+                channel: Some("latest".parse().unwrap()),
+                pinned: None,
+                active: Some(ActiveReport {
+                    tag: "v1".parse().unwrap(),
+                    tree_digest: digest,
+                    content_digest: digest,
+                    loaded_at: at(1, 0),
+                }),
+                previous: None,
+                desired: Some("v1".parse().unwrap()),
+                last_sequence: 7,
+                waiting_events: 0,
+                incarnation: Incarnation::from_uuid(Uuid::from_u128(1)),
+                version: "0.1.0".to_owned(),
+                alarms: Vec::new(),
+                started_at: at(1, 0),
+            },
+            disabled: false,
+            cache: PathBuf::from(".demon/contracts"),
+            connected: true,
+            connection_fault: None,
+            git_sha: None,
+            manifest: Some(ManifestFacts { timestamp: at(0, 0), git: ManifestGit { sha: "0".repeat(40) } }),
+            trouble: None,
+            changed_at: at(1, 0),
+        }
+    }
+
+    pub(crate) fn trouble(cause: Cause) -> Trouble {
+        Trouble {
+            cause,
+            tag: "v2".parse().unwrap(),
+            text: "SHA-256 mismatch: expected a, got b".to_owned(),
+            remediation: "publish it again".to_owned(),
+            since: at(2, 0),
+        }
+    }
+
+    fn state(view: &AgentView, now: DateTime<Utc>) -> &'static str {
+        view.state(TimeDelta::hours(24), now).as_str()
+    }
+
+    #[test]
+    fn age_is_counted_in_whole_hours_over_the_limit() {
+        let view = view();
+        for (now, expected) in
+            [(at(23, 59), "loaded"), (at(24, 0), "loaded"), (at(24, 59), "loaded"), (at(25, 0), "stale")]
+        {
+            assert_eq!(state(&view, now), expected, "{now}");
+        }
+        assert_eq!(view.age(at(-5, 0)), Some(TimeDelta::zero()), "a manifest from the future has no age");
+    }
+
+    #[test]
+    fn the_cause_comes_first() {
+        let mut view = view();
+        for (cause, expected) in [
+            (Cause::Failed(FailureKind::Verification), "verification_failed"),
+            (Cause::Failed(FailureKind::Download), "download_error"),
+            (Cause::Withdrawn, "using_fallback"),
+        ] {
+            view.trouble = Some(trouble(cause));
+            assert_eq!(state(&view, at(100, 0)), expected);
+            assert!(view.uses_fallback());
+        }
+        view.disabled = true;
+        assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("disabled", false));
+    }
+
+    #[test]
+    fn a_lost_connection_matters_only_where_nothing_runs() {
+        let mut view = view();
+        view.connected = false;
+        view.connection_fault = Some("connection refused".to_owned());
+        assert_eq!(state(&view, at(2, 0)), "loaded");
+        view.report.active = None;
+        assert_eq!(state(&view, at(2, 0)), "download_error");
+        view.connection_fault = None;
+        assert_eq!(state(&view, at(2, 0)), "not_loaded");
+    }
+}

@@ -1,0 +1,205 @@
+//! `GET /api/contracts/status`: the document that the operators' playbook and dashboards read.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::agent_view::{AgentView, BundleState, Cause};
+use crate::failures::FailureKind;
+
+/// The whole document.
+#[derive(Debug, Serialize, PartialEq)]
+pub(super) struct StatusDocument {
+    #[serde(rename = "contractBundle")]
+    contract_bundle: ContractBundle,
+}
+
+/// How the bundle stands. Keys are camel case but those of `metadata`, as the playbook has them.
+#[derive(Debug, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ContractBundle {
+    status: &'static str,
+    metadata: Option<Metadata>,
+    alerts: Vec<Alert>,
+    last_check: String,
+    using_fallback: bool,
+    cache_dir: Option<String>,
+    source: &'static str,
+}
+
+#[derive(Debug, Serialize, PartialEq)]
+struct Metadata {
+    tag: String,
+    sha256: String,
+    timestamp: Option<String>,
+    git_sha: Option<String>,
+    cached_at: String,
+}
+
+#[derive(Debug, Serialize, PartialEq)]
+struct Alert {
+    severity: Severity,
+    message: String,
+    remediation: String,
+    timestamp: String,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Severity {
+    Error,
+    Warning,
+}
+
+impl StatusDocument {
+    /// The document for a view at a time.
+    pub(super) fn new(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Self {
+        Self { contract_bundle: ContractBundle::new(view, stale_after, now) }
+    }
+}
+
+impl ContractBundle {
+    /// The same without the frame.
+    pub(super) fn new(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Self {
+        let using_fallback = view.uses_fallback();
+        Self {
+            status: view.state(stale_after, now).as_str(),
+            metadata: if view.disabled { None } else { metadata(view) },
+            alerts: if view.disabled { Vec::new() } else { alerts(view, stale_after, now) },
+            last_check: text(view.changed_at),
+            using_fallback,
+            cache_dir: (!view.disabled).then(|| view.cache.display().to_string()),
+            source: match (view.disabled, using_fallback) {
+                (true, _) => "disabled",
+                (false, true) => "fallback",
+                (false, false) => "primary",
+            },
+        }
+    }
+}
+
+fn metadata(view: &AgentView) -> Option<Metadata> {
+    let active = view.report.active.as_ref()?;
+    let manifest = view.manifest.as_ref();
+    Some(Metadata {
+        tag: active.tag.to_string(),
+        sha256: active.content_digest.to_string(),
+        timestamp: manifest.map(|manifest| manifest.timestamp.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        git_sha: manifest.map(|manifest| manifest.git.sha.clone()).or_else(|| view.git_sha.clone()),
+        cached_at: text(active.loaded_at),
+    })
+}
+
+/// What is wrong, worst first.
+fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    if let Some(trouble) = &view.trouble {
+        let (severity, message) = match trouble.cause {
+            Cause::Failed(FailureKind::Verification) => {
+                (Severity::Error, format!("Bundle verification failed: {}", trouble.text))
+            }
+            Cause::Failed(FailureKind::Download) => {
+                (Severity::Error, format!("Failed to download bundle: {}", trouble.text))
+            }
+            Cause::Withdrawn => (Severity::Warning, format!("Using fallback: {}", trouble.text)),
+        };
+        let remediation = trouble.remediation.clone();
+        alerts.push(Alert { severity, message, remediation, timestamp: text(trouble.since) });
+    }
+    if let Some(fault) = view.unreachable() {
+        let nothing_runs = view.report.active.is_none();
+        alerts.push(Alert {
+            severity: if nothing_runs { Severity::Error } else { Severity::Warning },
+            message: format!("No connection to NATS: {fault}"),
+            remediation: "check NATS_URL, the login and the network; the agent keeps trying".to_owned(),
+            timestamp: text(view.changed_at),
+        });
+    }
+    if view.is_stale(stale_after, now)
+        && let Some(manifest) = &view.manifest
+    {
+        let timestamp = manifest.timestamp.to_rfc3339_opts(SecondsFormat::Secs, true);
+        alerts.push(Alert {
+            severity: Severity::Warning,
+            message: format!("Bundle may be stale (timestamp: {timestamp})"),
+            remediation: "publish a newer release, or raise DEMON_CONTRACTS_STALE_THRESHOLD_HOURS".to_owned(),
+            timestamp: text(view.changed_at),
+        });
+    }
+    alerts.extend(view.report.alarms.iter().map(|alarm| Alert {
+        severity: Severity::Warning,
+        message: alarm.clone(),
+        remediation: "see the agent's log for what came before".to_owned(),
+        timestamp: text(view.changed_at),
+    }));
+    if alerts.is_empty() && view.state(stale_after, now) == BundleState::NotLoaded {
+        alerts.push(Alert {
+            severity: Severity::Warning,
+            message: "No bundle is loaded yet".to_owned(),
+            remediation: "publish a release and promote a channel to it".to_owned(),
+            timestamp: text(view.changed_at),
+        });
+    }
+    alerts
+}
+
+fn text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::agent_view::tests::{at, trouble, view};
+
+    fn document(view: &AgentView, now: DateTime<Utc>) -> Value {
+        serde_json::to_value(StatusDocument::new(view, TimeDelta::hours(24), now)).unwrap()
+    }
+
+    #[test]
+    fn the_form_of_the_document_is_fixed() {
+        let sha256 = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b";
+        assert_eq!(
+            document(&view(), at(2, 0)),
+            json!({ "contractBundle": {
+                "status": "loaded",
+                "metadata": {
+                    "tag": "v1", "sha256": sha256, "timestamp": "2026-02-02T02:40:00Z", "git_sha": "0".repeat(40),
+                    "cached_at": "2026-02-02T03:40:00+00:00"
+                },
+                "alerts": [],
+                "lastCheck": "2026-02-02T03:40:00+00:00",
+                "usingFallback": false,
+                "cacheDir": ".demon/contracts",
+                "source": "primary"
+            } })
+        );
+    }
+
+    #[test]
+    fn a_refused_release_shows_both_digests_and_what_to_do() {
+        let mut view = view();
+        view.trouble = Some(trouble(Cause::Failed(FailureKind::Verification)));
+        let bundle = &document(&view, at(2, 0))["contractBundle"];
+        assert_eq!((&bundle["status"], &bundle["source"]), (&json!("verification_failed"), &json!("fallback")));
+        let alert = &bundle["alerts"][0];
+        assert_eq!(alert["severity"], "error");
+        assert_eq!(alert["message"], "Bundle verification failed: SHA-256 mismatch: expected a, got b");
+        assert_eq!(bundle["metadata"]["tag"], "v1", "the last good release is shown");
+    }
+
+    #[test]
+    fn every_state_but_loaded_and_disabled_has_an_alert() {
+        let mut stale = view();
+        assert_eq!(document(&stale, at(48, 0))["contractBundle"]["alerts"][0]["severity"], "warning");
+        stale.report.active = None;
+        stale.manifest = None;
+        assert_eq!(document(&stale, at(48, 0))["contractBundle"]["alerts"][0]["severity"], "warning");
+        stale.disabled = true;
+        let disabled = &document(&stale, at(48, 0))["contractBundle"];
+        assert_eq!(disabled["alerts"], json!([]));
+        assert_eq!((&disabled["metadata"], &disabled["cacheDir"]), (&Value::Null, &Value::Null));
+        assert_eq!((&disabled["status"], &disabled["source"]), (&json!("disabled"), &json!("disabled")));
+    }
+}

@@ -1,0 +1,200 @@
+//! What the agent counts and measures, in Prometheus' terms. Names and labels are what the playbook's rules and
+//! dashboard use.
+//!
+//! Recording goes to the process's recorder and costs nothing where none is installed; the binary installs one. What
+//! follows from the state (one-hot status, age) is computed when the page is asked for.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use crate::agent_view::{AgentView, BundleState};
+
+const STATUS: &str = "demon_bundle_status";
+const OPERATIONS: &str = "demon_bundle_operations_total";
+const REFRESH_DURATION: &str = "demon_bundle_refresh_duration_ms";
+const AGE: &str = "demon_bundle_age_hours";
+const VERIFICATION_FAILURES: &str = "demon_bundle_verification_failures_total";
+const FALLBACK: &str = "demon_bundle_fallback_active";
+const CONNECTED: &str = "demon_agent_connected";
+const WAITING_EVENTS: &str = "demon_agent_outbox_events";
+const BUILD: &str = "demon_agent_build_info";
+const SECONDS_AN_HOUR: f64 = 3600.0;
+
+/// Something that is counted: the label pair `operation` and `result`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// A release became active.
+    Loaded,
+    /// A release was refused.
+    Refused,
+    /// A fetch began.
+    RefreshAttempted,
+    /// A fetch or switch failed.
+    DownloadFailed,
+}
+
+impl Operation {
+    const ALL: [Self; 4] = [Self::Loaded, Self::Refused, Self::RefreshAttempted, Self::DownloadFailed];
+
+    fn labels(self) -> [(&'static str, &'static str); 2] {
+        let (operation, result) = match self {
+            Self::Loaded => ("load", "success"),
+            Self::Refused => ("verify", "failed"),
+            Self::RefreshAttempted => ("refresh", "attempt"),
+            Self::DownloadFailed => ("download", "failed"),
+        };
+        [("operation", operation), ("result", result)]
+    }
+}
+
+/// Why a verification failed: the label `error_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VerificationError {
+    /// A digest differs.
+    Digest,
+    /// Anything else that is not as announced.
+    Other,
+}
+
+impl VerificationError {
+    const ALL: [Self; 2] = [Self::Digest, Self::Other];
+
+    fn label(self) -> [(&'static str, &'static str); 1] {
+        [(
+            "error_type",
+            match self {
+                Self::Digest => "sha256_mismatch",
+                Self::Other => "other",
+            },
+        )]
+    }
+}
+
+/// Counts an operation.
+pub(crate) fn count(operation: Operation) {
+    counter!(OPERATIONS, &operation.labels()).increment(1);
+}
+
+/// Counts a refused release.
+pub(crate) fn count_verification_failure(error: VerificationError) {
+    counter!(VERIFICATION_FAILURES, &error.label()).increment(1);
+}
+
+/// Notes how long it took from the decision for a release to its switch, in milliseconds.
+pub(crate) fn note_refresh(milliseconds: u32) {
+    histogram!(REFRESH_DURATION).record(f64::from(milliseconds));
+}
+
+/// The page that Prometheus reads.
+#[derive(Clone)]
+pub(crate) struct MetricsPage(Arc<PrometheusHandle>);
+
+impl MetricsPage {
+    /// Installs the process's recorder; `None` where the process has one already: an embedding program serves its own
+    /// page.
+    pub(crate) fn install() -> Option<Self> {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let page = Self(Arc::new(recorder.handle()));
+        metrics::set_global_recorder(recorder).ok()?;
+        describe();
+        Some(page)
+    }
+
+    /// The page for a view at a time, in Prometheus' text format 0.0.4.
+    pub(crate) fn render(&self, view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> String {
+        show(view, stale_after, now);
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}
+
+impl std::fmt::Debug for MetricsPage {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("MetricsPage")
+    }
+}
+
+fn describe() {
+    describe_gauge!(STATUS, "1 for the state the bundle is in, 0 for every other");
+    describe_counter!(OPERATIONS, "What the agent did with bundles, by operation and result");
+    describe_histogram!(REFRESH_DURATION, Unit::Milliseconds, "Time from deciding for a release to running it");
+    describe_gauge!(AGE, "Age of the running release by its manifest, in hours; NaN where nothing runs");
+    describe_counter!(VERIFICATION_FAILURES, "Releases refused because their bytes are not as announced");
+    describe_gauge!(FALLBACK, "1 while another release than the desired one runs");
+    describe_gauge!(CONNECTED, "1 while a connection to NATS stands");
+    describe_gauge!(WAITING_EVENTS, "Events that are recorded and not yet in the log");
+    describe_gauge!(BUILD, "Always 1; the label is the agent's version");
+    // Every series is there from the start: a rule over one that does not exist says nothing.
+    for operation in Operation::ALL {
+        counter!(OPERATIONS, &operation.labels()).increment(0);
+    }
+    for error in VerificationError::ALL {
+        counter!(VERIFICATION_FAILURES, &error.label()).increment(0);
+    }
+    let _ = histogram!(REFRESH_DURATION);
+    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+fn show(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) {
+    let state = view.state(stale_after, now);
+    for each in BundleState::ALL {
+        gauge!(STATUS, "state" => each.metric_label()).set(flag(each == state));
+    }
+    let age = view.age(now).map_or(f64::NAN, |age| age.as_seconds_f64() / SECONDS_AN_HOUR);
+    gauge!(AGE).set(age);
+    gauge!(FALLBACK).set(flag(view.uses_fallback()));
+    gauge!(CONNECTED).set(flag(view.connected));
+    gauge!(WAITING_EVENTS).set(f64::from(u32::try_from(view.report.waiting_events).unwrap_or(u32::MAX)));
+}
+
+fn flag(on: bool) -> f64 {
+    if on { 1.0 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent_view::tests::{at, view};
+
+    /// The page of a recorder of its own.
+    fn page(work: impl FnOnce()) -> String {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            work();
+        });
+        recorder.handle().render()
+    }
+
+    #[test]
+    fn exactly_one_state_is_on_and_every_series_is_there_from_the_start() {
+        let text = page(|| show(&view(), TimeDelta::hours(24), at(48, 0)));
+        let on: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("demon_bundle_status{") && line.ends_with(" 1")).collect();
+        assert_eq!(on, ["demon_bundle_status{state=\"stale\"} 1"]);
+        for series in [
+            "demon_bundle_status{state=\"loaded\"} 0",
+            "demon_bundle_status{state=\"fallback\"} 0",
+            "demon_bundle_status{state=\"download_error\"} 0",
+            "demon_bundle_age_hours 48",
+            "demon_bundle_fallback_active 0",
+            "demon_bundle_operations_total{operation=\"download\",result=\"failed\"} 0",
+            "demon_bundle_verification_failures_total{error_type=\"sha256_mismatch\"} 0",
+            "# HELP demon_bundle_age_hours",
+            "# TYPE demon_bundle_operations_total counter",
+        ] {
+            assert!(text.contains(series), "{series}\n{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_a_summary() {
+        let text = page(|| note_refresh(84));
+        assert!(text.contains("# TYPE demon_bundle_refresh_duration_ms summary"), "{text}");
+        assert!(text.contains("demon_bundle_refresh_duration_ms{quantile=\"0.5\"} 8"), "{text}");
+        assert!(text.contains("demon_bundle_refresh_duration_ms_count 1"), "{text}");
+    }
+}

@@ -1,0 +1,104 @@
+//! What the node shows over HTTP: brought up to date with each step of the reconcile loop.
+
+use std::fs::File;
+use std::io::Read as _;
+
+use chrono::Utc;
+use streams::connection::ConnectionState;
+use tokio::task::spawn_blocking;
+
+use super::agent::Agent;
+use crate::agent_view::{AgentView, Cause, ManifestFacts, Trouble};
+use crate::cache::Cache;
+use crate::failures::{FailureKey, FailureKind};
+use crate::fetch::StageFailure;
+use crate::node_state::ReleaseId;
+use crate::release_directory::FILES;
+
+/// The file of a contracts release that says when and from what it was made.
+const MANIFEST: &str = "manifest.json";
+/// Far above what a manifest needs.
+const LARGEST_MANIFEST: u64 = 64 << 10;
+
+impl Agent {
+    /// Reads the manifest of the release that runs, once for each release.
+    pub(super) async fn read_manifest(&mut self) {
+        let Some(active) = self.active().map(|active| active.id.clone()) else { return };
+        if self.manifest.as_ref().is_some_and(|(known, _)| known == &active) {
+            return;
+        }
+        let (cache, id) = (self.cache.clone(), active.clone());
+        let manifest = spawn_blocking(move || manifest(&cache, &id)).await.unwrap_or_default();
+        self.manifest = Some((active, manifest));
+    }
+
+    /// Remembers why the desired release does not run.
+    pub(super) fn note_trouble(&mut self, key: &FailureKey, kind: FailureKind, failure: &StageFailure) {
+        let (cause, tag) = (Cause::Failed(kind), key.release.tag.clone());
+        let since = self.trouble_since(cause, &tag);
+        let (text, remediation) = (failure.text(), failure.remediation().to_owned());
+        self.trouble = Some(Trouble { cause, tag, text, remediation, since });
+    }
+
+    /// Brings what is shown up to date.
+    pub(super) fn show_view(&mut self) {
+        self.settle_trouble();
+        let status = self.connection.status();
+        let active = self.active().map(|active| (active.id.clone(), active.git_sha.clone()));
+        let manifest = self.manifest.as_ref().filter(|(of, _)| active.as_ref().is_some_and(|(id, _)| of == id));
+        let fresh = AgentView {
+            report: self.view.borrow().clone(),
+            disabled: false,
+            cache: self.config.cache.clone(),
+            connected: status.state == ConnectionState::Connected,
+            connection_fault: status.last_fault.map(|fault| fault.to_string()),
+            manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
+            git_sha: active.and_then(|(_, git_sha)| git_sha),
+            trouble: self.trouble.clone(),
+            changed_at: self.shown.borrow().changed_at,
+        };
+        self.shown.send_if_modified(|shown| {
+            let changed = *shown != fresh;
+            if changed {
+                *shown = AgentView { changed_at: Utc::now(), ..fresh };
+            }
+            changed
+        });
+    }
+
+    /// Forgets trouble that is over, and notices what needs no attempt to be known.
+    fn settle_trouble(&mut self) {
+        let Some(desired) = self.desired.clone() else {
+            self.trouble = None;
+            return;
+        };
+        let runs = self.active().is_some_and(|active| active.id == desired);
+        if runs || self.trouble.as_ref().is_some_and(|trouble| trouble.tag != desired.tag) {
+            self.trouble = None;
+        }
+        if !runs && self.withdrawn.holds(desired.tree_digest, None) {
+            let since = self.trouble_since(Cause::Withdrawn, &desired.tag);
+            self.trouble = Some(Trouble {
+                cause: Cause::Withdrawn,
+                text: format!("release `{}` is withdrawn; the last good one keeps running", desired.tag),
+                remediation: "move the channel to a release that is not withdrawn".to_owned(),
+                tag: desired.tag,
+                since,
+            });
+        }
+    }
+
+    /// Since when the same trouble lasts; now, where it is new.
+    fn trouble_since(&self, cause: Cause, tag: &shared::identifiers::Tag) -> chrono::DateTime<Utc> {
+        let same = self.trouble.as_ref().filter(|trouble| (trouble.cause, &trouble.tag) == (cause, tag));
+        same.map_or_else(Utc::now, |trouble| trouble.since)
+    }
+}
+
+/// The manifest of a release that was verified; `None` where it has none of the known form.
+fn manifest(cache: &Cache, id: &ReleaseId) -> Option<ManifestFacts> {
+    let file = File::open(cache.release(&id.tag).join(FILES).join(MANIFEST)).ok()?;
+    let mut text = Vec::new();
+    file.take(LARGEST_MANIFEST).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
