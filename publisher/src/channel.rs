@@ -22,6 +22,7 @@ use crate::announcement::AnnouncedRelease;
 use crate::author::Author;
 use crate::channel_history::{ChannelHead, ChannelHistory};
 use crate::release_register::{ReleaseRegister, read_complete};
+use crate::withdrawal::catch_up;
 
 /// Reads where a channel pointed and points, complete as of the stream's leader. Needs operator rights.
 pub async fn read_history(
@@ -52,7 +53,9 @@ pub async fn move_channel(
     };
     let reason = request.reason.clone();
     match write(log, author, &request.bundle, &request.channel, &decided, reason, &history).await {
-        Ok(head) => Ok(ChannelMove::Moved(head)),
+        // Whoever freezes or thaws a channel does not send anybody anywhere.
+        Ok(head) if matches!(request.order, Order::Freeze | Order::Thaw) => Ok(ChannelMove::Moved(head)),
+        Ok(head) => not_withdrawn_meanwhile(log, author, head).await.map(ChannelMove::Moved),
         Err(MoveError::LostRace { winner, .. }) if decided.is_done_by(&winner) => {
             Ok(ChannelMove::AlreadyThere(*winner))
         }
@@ -103,11 +106,24 @@ pub async fn promote_published_because(
     decision::refuse_withdrawn(&register, release)?;
     let decided = DecidedMove::to_release(release, PromotionCause::Publish, Hold::None);
     match write(log, author, &release.bundle, channel, &decided, reason, &history).await {
-        Ok(head) => Ok(AutomaticPromotion::Promoted(head)),
+        Ok(head) => not_withdrawn_meanwhile(log, author, head).await.map(AutomaticPromotion::Promoted),
         Err(MoveError::LostRace { winner, .. }) if points_at(&winner, release) => {
             Ok(AutomaticPromotion::AlreadyActive(*winner))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Withdrawals are written before their channels are looked at, and moves before withdrawals are looked at again: so
+/// of a move and a withdrawal at the same moment at least one notices the other, and the channel does not stay.
+async fn not_withdrawn_meanwhile(
+    log: &EventLog,
+    author: &mut Author,
+    head: ChannelHead,
+) -> Result<ChannelHead, MoveError> {
+    match catch_up(log, author, &head.promoted).await? {
+        None => Ok(head),
+        Some(withdrawn) => Err(decision::refusal(&head.promoted.tag, &withdrawn)),
     }
 }
 

@@ -25,6 +25,8 @@ use crate::source::list;
 
 /// Largest `bundle.json`, in bytes.
 pub const BUNDLE_BYTES: usize = 64 << 20;
+/// Largest text of one schema, in bytes.
+pub const SCHEMA_BYTES: usize = 2 << 20;
 /// Most entries of one section of a bundle.
 pub const SECTION_ENTRIES: usize = 50_000;
 /// Most defects that are reported one by one.

@@ -8,7 +8,7 @@ mod decision;
 
 use std::collections::BTreeMap;
 
-use shared::event::{BundleEvent, Published, Withdrawn};
+use shared::event::{BundleEvent, Promoted, Published, Withdrawn};
 use shared::event_type::EventType;
 use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
 use shared::subjects::{EventSubject, Scope, channel_heads_filter};
@@ -125,9 +125,12 @@ pub async fn withdraw(
     let register = ReleaseRegister::read(log, &request.bundle).await.map_err(WithdrawalError::Read)?;
     let mut channels = Vec::new();
     for (channel, history) in histories(log, &request.bundle).await.map_err(WithdrawalError::Read)? {
-        if let Some(moved) = leave(log, author, request, &withdrawn, &register, &channel, history).await? {
-            channels.push(moved);
-        }
+        let left = leave(log, author, &withdrawn, &request.reason, &register, &channel, history).await;
+        let failed = |source| {
+            let (tag, channel) = (request.tag.clone(), channel.clone());
+            WithdrawalError::Channel { tag, channel, source: Box::new(source) }
+        };
+        channels.extend(left.map_err(failed)?);
     }
     Ok(WithdrawalReport { withdrawn, stream_sequence, already_withdrawn, channels })
 }
@@ -187,42 +190,53 @@ async fn announce(
     }
 }
 
+/// For whoever has just moved a channel: a withdrawal at the same moment looked at the channels before the move, so it
+/// is carried out for this one here. Returns the withdrawal where there is one.
+pub(crate) async fn catch_up(
+    log: &EventLog,
+    author: &mut Author,
+    moved: &Promoted,
+) -> Result<Option<Withdrawn>, MoveError> {
+    let register = ReleaseRegister::read(log, &moved.bundle).await.map_err(MoveError::Read)?;
+    let release = register.find(&moved.tag).map(|(release, _)| release);
+    let Some(withdrawn) = release.and_then(|release| register.withdrawal_of(release)) else { return Ok(None) };
+    let history = read_history(log, &moved.bundle, &moved.channel).await.map_err(MoveError::Read)?;
+    leave(log, author, withdrawn, &withdrawn.reason, &register, &moved.channel, history).await?;
+    Ok(Some(withdrawn.clone()))
+}
+
 /// Moves one channel away from the release, where it points at it.
 async fn leave(
     log: &EventLog,
     author: &mut Author,
-    request: &WithdrawalRequest,
     withdrawn: &Withdrawn,
+    reason: &str,
     register: &ReleaseRegister,
     channel: &ChannelName,
     mut history: ChannelHistory,
-) -> Result<Option<WithdrawnChannel>, WithdrawalError> {
-    let left =
-        |from: &Tag, outcome| Ok(Some(WithdrawnChannel { channel: channel.clone(), from: from.clone(), outcome }));
+) -> Result<Option<WithdrawnChannel>, MoveError> {
+    let left = |from: Tag, outcome| Ok(Some(WithdrawnChannel { channel: channel.clone(), from, outcome }));
     let mut from = None;
     let mut attempt = 1;
     loop {
         let (head, decided) = match retreat(register, &history, withdrawn) {
             Retreat::Move(head, decided) => (head, decided),
-            Retreat::Nowhere(head) => return left(&head.promoted.tag, ChannelOutcome::NothingToMoveTo),
+            Retreat::Nowhere(head) => return left(head.promoted.tag.clone(), ChannelOutcome::NothingToMoveTo),
             Retreat::NotConcerned => {
                 return match (from, history.head()) {
-                    (Some(from), Some(head)) => left(&from, ChannelOutcome::MovedByOthers(head.clone())),
+                    (Some(from), Some(head)) => left(from, ChannelOutcome::MovedByOthers(head.clone())),
                     (None, _) | (_, None) => Ok(None),
                 };
             }
         };
-        from = Some(head.promoted.tag.clone());
-        let reason = Some(request.reason.clone());
-        match write(log, author, &request.bundle, channel, &decided, reason, &history).await {
-            Ok(moved) => return left(&head.promoted.tag, ChannelOutcome::Moved(moved)),
+        let pointed_at = head.promoted.tag.clone();
+        match write(log, author, &withdrawn.bundle, channel, &decided, Some(reason.to_owned()), &history).await {
+            Ok(moved) => return left(pointed_at, ChannelOutcome::Moved(moved)),
             Err(MoveError::LostRace { .. }) if attempt < ATTEMPTS => attempt += 1,
-            Err(source) => {
-                let (tag, channel) = (request.tag.clone(), channel.clone());
-                return Err(WithdrawalError::Channel { tag, channel, source: Box::new(source) });
-            }
+            Err(error) => return Err(error),
         }
-        history = read_history(log, &request.bundle, channel).await.map_err(WithdrawalError::Read)?;
+        from = Some(pointed_at);
+        history = read_history(log, &withdrawn.bundle, channel).await.map_err(MoveError::Read)?;
     }
 }
 

@@ -35,11 +35,13 @@ async fn download_by_environment() -> Result<String, String> {
 #[tokio::test]
 #[ignore = "the other tests run it, in a process with the environment that they want"]
 async fn child() {
+    // Run by hand, it has nobody to tell.
+    let Some(file) = std::env::var_os(OUTCOME) else { return };
     let outcome = match download_by_environment().await {
         Ok(text) => format!("ok: {text}"),
         Err(text) => format!("failed: {text}"),
     };
-    fs::write(std::env::var_os(OUTCOME).unwrap(), outcome).unwrap();
+    fs::write(file, outcome).unwrap();
 }
 
 /// Runs [`child`] with exactly these variables and returns what became of it.

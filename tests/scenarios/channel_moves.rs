@@ -198,11 +198,11 @@ async fn of_promotions_at_the_same_moment_one_wins_and_the_others_learn_who() {
         }
     }
     assert!(lost > 0, "in {ROUNDS} rounds nobody met anybody");
-    let moves = moves_of(&world, "race").await;
-    assert_eq!(moves.len(), moved, "one event for each that said it moved the channel");
+    let steps = moves_of(&world, "race").await;
+    assert_eq!(steps.len(), moved, "one event for each that said it moved the channel");
     // Nobody wrote over what they had not seen.
     let mut before = Value::Null;
-    for step in &moves {
+    for step in &steps {
         assert_eq!(step.data()["previous_tag"], before, "at {}", step.sequence);
         before = step.data()["tag"].clone();
     }
@@ -243,8 +243,8 @@ async fn a_dry_run_foretells_the_move_and_leaves_no_trace() {
         assert_eq!((&foretold["dry_run"], &done["dry_run"]), (&json!(true), &json!(false)));
         let nodes = json!(["edge-1", "edge-2"]);
         let switches = foretold["from"] != foretold["to"];
-        let (would, there) = if switches { (nodes, json!([])) } else { (json!([]), nodes) };
-        assert_eq!((&foretold["preview"]["nodes"], &foretold["preview"]["nodes_there"]), (&would, &there));
+        let (switching, there) = if switches { (nodes, json!([])) } else { (json!([]), nodes) };
+        assert_eq!((&foretold["preview"]["nodes"], &foretold["preview"]["nodes_there"]), (&switching, &there));
         assert_eq!(foretold["preview"]["files"], json!(3));
     }
     let words = operated(&world, &["channel", "promote", "latest", "b", "--dry-run"]).await;

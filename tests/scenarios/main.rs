@@ -11,6 +11,8 @@ mod channel_moves;
 #[cfg(test)]
 mod containers;
 #[cfg(test)]
+mod contracts_validate;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod event_log;
@@ -18,6 +20,8 @@ mod event_log;
 mod events_commands;
 #[cfg(test)]
 mod fetch_bundle;
+#[cfg(test)]
+mod github_publisher;
 #[cfg(test)]
 mod github_source;
 #[cfg(test)]
@@ -42,6 +46,18 @@ mod playbook_releases;
 mod publish_command;
 #[cfg(test)]
 mod publish_hostile_inputs;
+#[cfg(test)]
+mod publish_interrupted;
+#[cfg(test)]
+mod publish_refused;
+#[cfg(test)]
+mod publisher_service;
+#[cfg(test)]
+mod publisher_service_github;
+#[cfg(test)]
+mod publisher_service_http;
+#[cfg(test)]
+mod publisher_service_schedule;
 #[cfg(test)]
 mod release_store;
 #[cfg(test)]

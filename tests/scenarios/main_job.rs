@@ -238,7 +238,7 @@ async fn an_agent_killed_again_and_again_converges_and_its_numbers_have_no_gap()
 async fn a_publisher_that_stays_publishes_what_changes() {
     let world = World::start(&[]).await;
     let source = contracts(world.directory());
-    let mut command = world.publisher();
+    let mut command = world.publisher_service();
     command.args(["--interval", "3600s"]).arg("--source").arg(&source);
     let mut publisher = Process::start("publisher", command, world.directory());
     let operator = world.raw_operator().await;

@@ -1,26 +1,15 @@
-//! `demonctl contracts publish` and `bundle publish`: what they add to the log, what they refuse, and that they may be
-//! run again and killed.
+//! `demonctl contracts publish` and `bundle publish`: what they add to the log, and what
+//! they say about it.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
-use acceptance::handmade_release::draft;
-use acceptance::process::Process;
-use acceptance::publishing::{COMMIT, ServerContent, contracts_publish, document, published, refused};
-use acceptance::sample_trees::{change_one_contract, contracts, noise, plain};
+use acceptance::publishing::{COMMIT, ServerContent, contracts_publish, document, published};
+use acceptance::sample_trees::{change_one_contract, contracts};
 use acceptance::stored_log::{checked_chains, event_log};
 use acceptance::waiting::PATIENCE;
 use acceptance::world::{World, both_outputs, finished, succeeded};
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE;
 use serde_json::{Value, json};
-use shared::event::{BundleEvent, Hold, Promoted, PromotionCause};
-use shared::source::Source;
-use shared::subjects::EventSubject;
-use streams::event_log::{Expectation, Reader};
-use streams::event_writer::EventWriter;
 
 const TAG: &str = "contracts-20250921-0658fb8b";
 const ANNOUNCEMENTS: &str = "bundle.published.contracts.release.contracts-20250921-0658fb8b";
@@ -114,21 +103,6 @@ async fn the_schedule_cuts_one_release_a_day() {
 }
 
 #[tokio::test]
-async fn a_tag_holds_one_content_for_ever() {
-    let world = World::start(&[]).await;
-    let operator = world.raw_operator().await;
-    let source = contracts(world.directory());
-    published(&world, &source, &["--tag", "v1"]).await;
-    change_one_contract(&source, "other");
-    let before = ServerContent::of(&operator).await;
-    for options in [&["--tag", "v1"][..], &["--tag", "v1", "--force"], &["--tag", "v1", "--trigger", "schedule"]] {
-        let complaint = refused(contracts_publish(&world, &source, options)).await;
-        assert!(complaint.contains("`v1` is taken") && complaint.contains("give another tag"), "{complaint}");
-    }
-    assert_eq!(ServerContent::of(&operator).await, before);
-}
-
-#[tokio::test]
 async fn a_dry_run_foretells_the_publish_and_writes_nothing() {
     let world = World::unprovisioned(&["n1"]).await;
     let operator = world.raw_operator().await;
@@ -174,82 +148,6 @@ fn assert_same(foretold: &Value, done: &Value) {
     }
 }
 
-/// A schema whose readers may rely on property `name` being a text.
-const RELIED_ON: &str = r#"{"type":"object","properties":{"name":{"type":"string"},"size":{"type":"integer"}}}"#;
-const BROKEN: &str = r#"{"type":"object","properties":{"name":{"type":"integer"}}}"#;
-const EXTENDED: &str =
-    r#"{"type":"object","properties":{"name":{"type":"string"},"size":{"type":"integer"},"new":{}}}"#;
-
-#[tokio::test]
-async fn contracts_that_break_their_readers_are_refused_with_schema_and_path() {
-    let world = World::start(&[]).await;
-    let operator = world.raw_operator().await;
-    let source = contracts(world.directory());
-    let schema = source.join("schemas/order.v1.json");
-    write(&schema, RELIED_ON.as_bytes());
-    let first = published(&world, &source, &["--tag", "v1", "--require-compatible"]).await;
-    assert_eq!((&first["base"], &first["compared"]), (&Value::Null, &json!(true)), "nothing to compare with");
-
-    write(&schema, BROKEN.as_bytes());
-    let before = ServerContent::of(&operator).await;
-    let complaint = refused(contracts_publish(&world, &source, &["--tag", "v2", "--require-compatible"])).await;
-    for word in ["`v1`", "order.v1.json#/properties/name", "order.v1.json#/properties/size"] {
-        assert!(complaint.contains(word), "{word}: {complaint}");
-    }
-    let foretold = published(&world, &source, &["--tag", "v2", "--dry-run"]).await;
-    assert_eq!((&foretold["base"], &foretold["compared"]), (&json!("v1"), &json!(true)));
-    let paths: Vec<&Value> = foretold["breaking"].as_array().expect("a list").iter().map(|row| &row["path"]).collect();
-    assert_eq!(paths.len(), 2, "{foretold}");
-    assert_eq!(foretold["breaking"][0]["schema"], "order.v1.json");
-    let refused_too = finished(contracts_publish(&world, &source, &["--dry-run", "--require-compatible"])).await;
-    assert_eq!(refused_too.status.code(), Some(1));
-    assert_eq!(ServerContent::of(&operator).await, before);
-
-    // What adds only is compatible; and what is not asked for is not refused.
-    write(&schema, EXTENDED.as_bytes());
-    let second = published(&world, &source, &["--tag", "v2", "--require-compatible"]).await;
-    assert_eq!(
-        (&second["novelty"], &second["base"], &second["breaking"]),
-        (&json!("announced"), &json!("v1"), &json!([]))
-    );
-    write(&schema, BROKEN.as_bytes());
-    published(&world, &source, &["--tag", "v3", "--no-promote"]).await;
-
-    // Compared with what the channel's readers have, not with the newest; or with whatever is named.
-    let promoted = contracts_publish(&world, &source, &["--tag", "v3", "--require-compatible"]);
-    assert!(refused(promoted).await.contains("`v2`"), "not promoted by the way either");
-    write(&schema, RELIED_ON.as_bytes());
-    let against = |base: &'static str| ["--tag", "v4", "--require-compatible", "--base", base];
-    assert!(
-        refused(contracts_publish(&world, &source, &against("v2"))).await.contains("order.v1.json#/properties/new")
-    );
-    assert!(refused(contracts_publish(&world, &source, &against("v9"))).await.contains("no release `v9`"));
-    let unchanged_since = published(&world, &source, &against("v1")).await;
-    assert_eq!((&unchanged_since["novelty"], &unchanged_since["base"]), (&json!("announced"), &json!("v1")));
-
-    let mut other = world.demonctl();
-    other.args(["bundle", "publish", "--bundle", "policies", "--actor", "ada", "--require-compatible"]).arg(&source);
-    let output = finished(other).await;
-    assert_eq!(output.status.code(), Some(2), "{}", both_outputs(&output));
-}
-
-#[tokio::test]
-async fn contracts_that_no_reader_could_use_are_refused() {
-    let world = World::start(&[]).await;
-    let operator = world.raw_operator().await;
-    let source = contracts(world.directory());
-    write(&source.join("schemas/odd.json"), br#"{"type":"no such type"}"#);
-    write(&source.join("schemas/lost.json"), br##"{"$ref":"#/$defs/nowhere"}"##);
-    let before = ServerContent::of(&operator).await;
-    for options in [&[][..], &["--dry-run"]] {
-        let complaint = refused(contracts_publish(&world, &source, options)).await;
-        for word in ["odd.json", "lost.json", "nowhere"] {
-            assert!(complaint.contains(word), "{word}: {complaint}");
-        }
-    }
-    assert_eq!(ServerContent::of(&operator).await, before);
-}
-
 #[tokio::test]
 async fn a_publish_waits_for_the_nodes_where_it_is_told_to() {
     let world = World::start(&["n1", "n2"]).await;
@@ -271,97 +169,6 @@ async fn a_publish_waits_for_the_nodes_where_it_is_told_to() {
     assert_eq!(late.status.code(), Some(3), "{}", both_outputs(&late));
     let row: Value = serde_json::from_slice(&late.stdout).expect("JSON");
     assert_eq!((&row["novelty"], &row["wait"]["stragglers"][0]["node"]), (&json!("announced"), &json!("n1")));
-}
-
-#[tokio::test]
-async fn to_a_frozen_channel_nothing_is_published_and_others_are_not_concerned() {
-    let world = World::start(&[]).await;
-    let operator = world.raw_operator().await;
-    let source = contracts(world.directory());
-    let first = published(&world, &source, &[]).await;
-    set_hold(&world, &first, PromotionCause::Freeze, Hold::Frozen).await;
-    change_one_contract(&source, "second");
-    let before = ServerContent::of(&operator).await;
-    let complaint = refused(contracts_publish(&world, &source, &["--tag", "v2"])).await;
-    for word in ["channel `latest` is frozen by `eve` since 20", TAG, "--no-promote"] {
-        assert!(complaint.contains(word), "{word}: {complaint}");
-    }
-    let foretold = finished(contracts_publish(&world, &source, &["--tag", "v2", "--dry-run"])).await;
-    assert_eq!(foretold.status.code(), Some(1));
-    assert!(both_outputs(&foretold).contains("would be refused: channel `latest` is frozen by `eve`"));
-    assert_eq!(ServerContent::of(&operator).await, before);
-
-    let elsewhere = published(&world, &source, &["--tag", "v2", "--channel", "canary"]).await;
-    assert_eq!((&elsewhere["novelty"], &elsewhere["channel"]["effect"]), (&json!("announced"), &json!("moved")));
-    change_one_contract(&source, "third");
-    let nowhere = published(&world, &source, &["--tag", "v3", "--no-promote"]).await;
-    assert_eq!((&nowhere["novelty"], &nowhere["channel"]), (&json!("announced"), &Value::Null));
-    // A publisher by itself goes on publishing and leaves the channel.
-    let mut publisher = world.publisher();
-    change_one_contract(&source, "fourth");
-    publisher.args(["--tag", "v4"]).arg("--source").arg(&source);
-    succeeded(publisher).await;
-    assert_eq!(ServerContent::of(&operator).await.on(HEAD).len(), 2, "moved once, frozen once");
-}
-
-#[tokio::test]
-async fn a_held_channel_stays_and_the_release_waits() {
-    let world = World::start(&[]).await;
-    let source = contracts(world.directory());
-    let first = published(&world, &source, &[]).await;
-    set_hold(&world, &first, PromotionCause::Rollback, Hold::Held).await;
-    change_one_contract(&source, "second");
-    let second = published(&world, &source, &["--tag", "v2"]).await;
-    let held = json!({ "name": "latest", "effect": "held", "from": TAG, "to": TAG, "hold": "held" });
-    assert_eq!((&second["novelty"], &second["channel"]), (&json!("announced"), &held));
-    set_hold(&world, &first, PromotionCause::Thaw, Hold::None).await;
-    let finished = published(&world, &source, &["--tag", "v2"]).await;
-    assert_eq!((&finished["novelty"], &finished["channel"]["effect"]), (&json!("unchanged"), &json!("moved")));
-}
-
-/// Sets the hold of channel `latest` where it stands, as operator `eve`.
-async fn set_hold(world: &World, release: &Value, cause: PromotionCause, hold: Hold) {
-    let log = world.log().await;
-    let (bundle, channel) = ("contracts".parse().expect("a name"), "latest".parse().expect("a name"));
-    let subject = EventSubject::channel_head(&bundle, &channel);
-    let last = log.last(&subject, Reader::Leader).await.expect("the log can be read");
-    let promoted = Promoted {
-        bundle,
-        channel,
-        tag: release["tag"].as_str().expect("a tag").parse().expect("a tag"),
-        tree_digest: release["tree_digest"].as_str().expect("a digest").parse().expect("a digest"),
-        previous_tag: None,
-        cause,
-        hold,
-        reason: None,
-        actor: "eve".parse().expect("a name"),
-    };
-    let mut writer = EventWriter::in_memory(Source::Operator("eve".parse().expect("a name")));
-    let expected = Expectation::OnOwnSubject(last.map_or(0, |last| last.stream_sequence));
-    let event = draft(BundleEvent::Promoted(promoted));
-    writer.append(&log, &event, expected, PATIENCE).await.expect("the log takes the event");
-}
-
-#[tokio::test]
-async fn contracts_need_a_commit_and_other_bundles_do_not() {
-    let world = World::start(&[]).await;
-    let operator = world.raw_operator().await;
-    let source = contracts(world.directory());
-    let before = ServerContent::of(&operator).await;
-    let mut command = world.demonctl();
-    command.args(["contracts", "publish", "--actor", "ada"]).arg(&source);
-    let complaint = refused(command).await;
-    assert!(complaint.contains("no git repository") && complaint.contains("--git-sha"), "{complaint}");
-    assert_eq!(ServerContent::of(&operator).await, before);
-
-    let mut command = world.demonctl();
-    command.args(["bundle", "publish", "--bundle", "policies", "--actor", "ada", "--output", "jsonl"]);
-    command.args(["--timestamp", "1758434400"]).arg(plain(world.directory()));
-    let row = document(&succeeded(command).await);
-    assert_eq!((&row["bundle"], &row["git"], &row["files"]), (&json!("policies"), &Value::Null, &json!(6)));
-    assert_eq!(row["content_digest"], row["tree_digest"]);
-    let tag = row["tag"].as_str().expect("a tag");
-    assert_eq!(tag, format!("policies-20250921-{}", &row["content_digest"].as_str().expect("a digest")[..8]));
 }
 
 #[tokio::test]
@@ -431,64 +238,6 @@ async fn the_history_is_newest_first_and_filtered() {
 }
 
 #[tokio::test]
-async fn of_many_who_publish_the_same_at_once_one_announces() {
-    let world = World::unprovisioned(&[]).await;
-    let source = contracts(world.directory());
-    let commands = (0..4).map(|_| finished(contracts_publish(&world, &source, &[])));
-    let outputs = futures_util::future::join_all(commands).await;
-    let announced = outputs.iter().filter(|output| document(output)["novelty"] == "announced").count();
-    assert_eq!(announced, 1);
-    let content = ServerContent::of(&world.raw_operator().await).await;
-    assert_eq!((content.count("bundle.published"), content.count("bundle.promoted")), (1, 1));
-}
-
-#[tokio::test]
-async fn a_publish_killed_at_any_moment_is_finished_by_the_next() {
-    let world = World::start(&[]).await;
-    let operator = world.raw_operator().await;
-    let source = contracts(world.directory());
-    // The next run is at another time and for another reason: what was begun decides about the release's facts.
-    let begun = ["--timestamp", "2025-09-21T06:00:00Z", "--trigger", "workflow_run"];
-    let finished_by = ["--timestamp", "2025-09-21T07:00:00Z", "--trigger", "local"];
-    let publish = |round: u64, options: &[&str]| {
-        contracts_publish(&world, &source, &[options, &["--tag", &format!("v{round}")]].concat())
-    };
-    let change = |round: u64| {
-        change_one_contract(&source, &hex(&noise(400_000, round)));
-    };
-    // How long a whole publish takes here, so that the kills fall into it and not behind it.
-    change(0);
-    let start = Instant::now();
-    succeeded(publish(0, &begun)).await;
-    let whole = start.elapsed();
-    let mut cut_off = 0;
-    for round in 1..=20_u32 {
-        change(round.into());
-        let mut process = Process::start(&format!("publish-{round}"), publish(round.into(), &begun), world.directory());
-        // Not a wait for anything: the moment of the kill is what varies.
-        tokio::time::sleep(whole.mul_f64(f64::from(round) / 20.0)).await;
-        cut_off += usize::from(process.runs());
-        process.kill();
-        let row = document(&succeeded(publish(round.into(), &finished_by)).await);
-        assert_eq!(row["tag"], format!("v{round}"));
-        let content = ServerContent::of(&operator).await;
-        let announced = content.on(&format!("bundle.published.contracts.release.v{round}"));
-        assert_eq!(announced.len(), 1, "round {round}");
-        assert_eq!(announced[0].data()["tree_digest"], row["tree_digest"], "round {round}");
-        let heads = content.on(HEAD);
-        let to_this = heads.iter().filter(|head| head.data()["tag"] == format!("v{round}")).count();
-        assert_eq!((to_this, heads.len()), (1, round as usize + 1), "round {round}");
-    }
-    assert!(cut_off >= 5, "only {cut_off} of 20 runs were cut off: a whole one takes {whole:?}");
-}
-
-/// Text that does not compress to nothing.
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(value.into(), 16).expect("four bits");
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-#[tokio::test]
 async fn the_same_source_commit_and_time_give_the_same_bytes_wherever_they_are_published() {
     let world = World::unprovisioned(&[]).await;
     let mut previews = Vec::new();
@@ -532,30 +281,6 @@ async fn a_publisher_with_a_state_directory_goes_on_with_its_numbers() {
 }
 
 #[tokio::test]
-async fn what_the_bucket_has_lost_is_not_announced_again() {
-    let world = World::start(&[]).await;
-    let operator = world.raw_operator().await;
-    let source = contracts(world.directory());
-    published(&world, &source, &["--tag", "v1"]).await;
-    let meta_of = |object: &str| format!("$O.BUNDLES.M.{}", BASE64_URL_SAFE.encode(object));
-    let lose = async |object: &str| {
-        let answer = operator.api("STREAM.PURGE.OBJ_BUNDLES", &json!({ "filter": meta_of(object) })).await;
-        assert_eq!(answer["purged"], 1, "{answer}");
-    };
-    let archive = "contracts/v1.tar.zst";
-    lose(archive).await;
-    let repaired = published(&world, &source, &["--tag", "v1", "--force"]).await;
-    assert_eq!(repaired["novelty"], "announced_again", "made again from what the rest says");
-    for object in [archive, "contracts/v1.release.json"] {
-        lose(object).await;
-    }
-    let before = ServerContent::of(&operator).await;
-    let complaint = refused(contracts_publish(&world, &source, &["--tag", "v1", "--force"])).await;
-    assert!(complaint.contains("`v1`") && complaint.contains("give another tag"), "{complaint}");
-    assert_eq!(ServerContent::of(&operator).await, before);
-}
-
-#[tokio::test]
 async fn the_settings_are_shown_without_secrets() {
     let world = World::unprovisioned(&[]).await;
     let mut command = contracts_publish(&world, Path::new("contracts"), &["--print-config", "--force=true"]);
@@ -565,10 +290,6 @@ async fn the_settings_are_shown_without_secrets() {
     let settings = document(&output);
     assert_eq!((&settings["force"], &settings["bundle"]), (&json!(true), &json!("contracts")));
     assert_eq!((&settings["channel"], &settings["git_sha"]), (&json!("latest"), &json!(COMMIT)));
-}
-
-fn write(path: &Path, content: &[u8]) {
-    fs::write(path, content).expect("the directory is writable");
 }
 
 fn number(row: &Value) -> u64 {

@@ -215,7 +215,7 @@ async fn credentials_files_are_all_that_publisher_and_agent_need_in_operator_mod
     let source = contracts(directory);
     let publisher = |credentials: &Path| {
         let mut command = WorkspaceBinary::Publisher.command();
-        command.args(["--nats-url", &server.url()]).arg("--state-dir").arg(directory.join("publisher"));
+        command.args(["publish", "--nats-url", &server.url()]).arg("--state-dir").arg(directory.join("publisher"));
         command.env("NATS_CREDS_PATH", credentials);
         command
     };

@@ -50,8 +50,9 @@ async fn a_withdrawal_moves_every_channel_that_points_at_the_release_and_is_writ
     let after = (operator.stream_state(EVENT_STREAM).await, operator.stream_state(RELEASE_STREAM).await);
     assert_eq!(before, after, "a dry run wrote");
     let stays = "canary: stays at c: it never pointed at a release that may run; its nodes keep their last good one";
-    let would = format!("dry run: release c of contracts would be withdrawn\nbeta: c → a\n{stays}\nlatest: c → b\n");
-    assert_eq!(foretold, would);
+    let prediction =
+        format!("dry run: release c of contracts would be withdrawn\nbeta: c → a\n{stays}\nlatest: c → b\n");
+    assert_eq!(foretold, prediction);
 
     let said = operated(&world, &WITHDRAW_C).await;
     let expected = format!(
@@ -140,6 +141,25 @@ async fn a_withdrawal_that_was_cut_off_is_finished_by_the_next() {
     let withdrawals = withdrawals(&world).await;
     assert_eq!(withdrawals.len(), 1);
     assert_eq!(withdrawals[0].data()["actor"], json!("bob"));
+}
+
+#[tokio::test]
+async fn a_promotion_at_the_moment_of_a_withdrawal_does_not_outlive_it() {
+    const ROUNDS: [&str; 8] = ["r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8"];
+    let world = World::start(&[]).await;
+    published(&world, &["a"]).await;
+    published(&world, &ROUNDS).await;
+    operated(&world, &["channel", "promote", "race", "a"]).await;
+    for tag in ROUNDS {
+        let promotion = operator_command(&world, &["channel", "promote", "race", tag]);
+        let withdrawal = operator_command(&world, &["release", "withdraw", tag, "--reason", "broken", "--yes"]);
+        let (promotion, withdrawal) = tokio::join!(finished(promotion), finished(withdrawal));
+        assert!(withdrawal.status.success(), "{}", both_outputs(&withdrawal));
+        let words = text_of(&promotion.stderr);
+        let refusal = format!("demonctl: release `{tag}` was withdrawn by `ada`: broken\n");
+        assert!(promotion.status.success() || words == refusal || words.contains("at the same moment"), "{words}");
+        assert_eq!(head_of(&world, "race").await.0, "a", "the channel points at {tag}, which is withdrawn");
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ pub mod loopback_server;
 pub mod operations;
 pub mod operator_mode;
 pub mod process;
+pub mod publisher_service;
 pub mod publishing;
 pub mod raw_client;
 pub mod reported;

@@ -15,7 +15,7 @@ pub const OPERATOR_NAME: &str = "ada";
 /// The publisher's program, to publish a directory once under a tag.
 pub fn publish_command(world: &World, source: &Path, tag: &str) -> Command {
     let mut command = world.publisher();
-    command.args(["--once", "--tag", tag]).arg("--source").arg(source);
+    command.args(["--tag", tag]).arg("--source").arg(source);
     command
 }
 

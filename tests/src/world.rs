@@ -123,7 +123,7 @@ impl World {
     /// The same to stay. It listens on a free port.
     pub fn publisher_service(&self) -> Command {
         let mut command = self.publisher_command("serve");
-        command.args(["--listen", "127.0.0.1:0"]);
+        command.env("DEMON_PUBLISHER_LISTEN", "127.0.0.1:0");
         command
     }
 

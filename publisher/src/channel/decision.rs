@@ -1,7 +1,7 @@
 //! Who may move a channel where: plain functions over what the log says.
 
 use shared::digest::Sha256Digest;
-use shared::event::{Hold, Promoted, PromotionCause, Published};
+use shared::event::{Hold, Promoted, PromotionCause, Published, Withdrawn};
 use shared::identifiers::Tag;
 
 use super::order::{AutomaticPromotion, Freeze, MoveError, MovePlan, MoveRequest, Order};
@@ -144,14 +144,11 @@ fn target<'a>(
 }
 
 pub(super) fn refuse_withdrawn(register: &ReleaseRegister, release: &Published) -> Result<(), MoveError> {
-    match register.withdrawal_of(release) {
-        None => Ok(()),
-        Some(withdrawn) => Err(MoveError::Withdrawn {
-            tag: release.tag.clone(),
-            actor: withdrawn.actor.clone(),
-            reason: withdrawn.reason.clone(),
-        }),
-    }
+    register.withdrawal_of(release).map_or(Ok(()), |withdrawn| Err(refusal(&release.tag, withdrawn)))
+}
+
+pub(super) fn refusal(tag: &Tag, withdrawn: &Withdrawn) -> MoveError {
+    MoveError::Withdrawn { tag: tag.clone(), actor: withdrawn.actor.clone(), reason: withdrawn.reason.clone() }
 }
 
 pub(super) fn points_at(head: &ChannelHead, release: &Published) -> bool {
@@ -171,7 +168,7 @@ fn frozen(history: &ChannelHistory, request: &MoveRequest, since: &ChannelHead) 
 
 #[cfg(test)]
 mod tests {
-    use shared::event::{ObjectReference, Trigger, Withdrawn};
+    use shared::event::{ObjectReference, Trigger};
 
     use super::*;
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use shared::digest::Sha256Digest;
 
-use super::{BUNDLE_BYTES, ContractsDocument, Defect, SECTION_ENTRIES, SchemaText, in_schema, pointer, strict_json};
+use super::{
+    BUNDLE_BYTES, ContractsDocument, Defect, SCHEMA_BYTES, SECTION_ENTRIES, SchemaText, in_schema, pointer, strict_json,
+};
 
 /// Longest name of an entry, in bytes: as long as a file name may be.
 const NAME_BYTES: usize = 255;
@@ -99,15 +101,24 @@ fn fault_of_name(name: &str) -> Option<&'static str> {
 fn schemas(texts: BTreeMap<String, String>, defects: &mut Vec<Defect>) -> BTreeMap<String, SchemaText> {
     let mut schemas = BTreeMap::new();
     for (name, text) in texts {
+        let mut refuse = |message: String| defects.push(Defect::new(in_schema(&name, &""), message));
+        if text.len() > SCHEMA_BYTES {
+            refuse(format!("it has {} bytes, more than the {SCHEMA_BYTES} allowed", text.len()));
+            continue;
+        }
         match strict_json::read(text.as_bytes()) {
+            Ok(json) if json.too_far_inside => {
+                refuse(format!(
+                    "it holds something at a JSON Pointer of more than {} bytes",
+                    strict_json::POINTER_BYTES
+                ));
+            }
             Ok(json) => {
                 let twice = |inner: String| Defect::new(in_schema(&name, &inner), "the key is there more than once");
                 defects.extend(json.duplicates.into_iter().map(twice));
                 schemas.insert(name, SchemaText { text, value: json.value });
             }
-            Err(error) => {
-                defects.push(Defect::new(in_schema(&name, &""), format!("the text is not JSON: {error}")));
-            }
+            Err(error) => refuse(format!("the text is not JSON: {error}")),
         }
     }
     schemas

@@ -9,6 +9,8 @@ use super::push_token;
 
 /// Most keys that are reported.
 const DUPLICATES_REPORTED: usize = 100;
+/// Longest JSON Pointer to a place, in bytes: whoever compiles a schema keeps one for each place.
+pub(super) const POINTER_BYTES: usize = 2_048;
 
 /// A JSON text, read.
 #[derive(Debug)]
@@ -17,20 +19,23 @@ pub(super) struct StrictJson {
     pub(super) value: Value,
     /// JSON Pointers of the keys that are there twice.
     pub(super) duplicates: Vec<String>,
+    /// Whether some place is further inside than [`POINTER_BYTES`] can say.
+    pub(super) too_far_inside: bool,
 }
 
 /// Reads a JSON text. Nesting is limited to 128 levels by the reader.
 pub(super) fn read(bytes: &[u8]) -> Result<StrictJson, serde_json::Error> {
-    let mut place = Place { pointer: String::new(), duplicates: Vec::new() };
+    let mut place = Place { pointer: String::new(), duplicates: Vec::new(), too_far_inside: false };
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Seed(&mut place).deserialize(&mut reader)?;
     reader.end()?;
-    Ok(StrictJson { value, duplicates: place.duplicates })
+    Ok(StrictJson { value, duplicates: place.duplicates, too_far_inside: place.too_far_inside })
 }
 
 struct Place {
     pointer: String,
     duplicates: Vec<String>,
+    too_far_inside: bool,
 }
 
 struct Seed<'a>(&'a mut Place);
@@ -97,6 +102,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let length = self.0.pointer.len();
         while let Some(key) = entries.next_key::<String>()? {
             push_token(&mut self.0.pointer, &key);
+            self.0.too_far_inside |= self.0.pointer.len() > POINTER_BYTES;
             if object.contains_key(&key) && self.0.duplicates.len() < DUPLICATES_REPORTED {
                 self.0.duplicates.push(self.0.pointer.clone());
             }

@@ -135,9 +135,16 @@ impl RunError {
     }
 }
 
-/// Which of its ends a rule decided, whatever is tried.
+/// What can be done about a publish that did not finish.
 fn of_publish(error: &PublishError) -> FailureKind {
-    let refused =
-        matches!(error, PublishError::Withdrawn { .. } | PublishError::TagTaken { .. } | PublishError::Frozen(_));
+    let refused = matches!(
+        error,
+        PublishError::Withdrawn { .. }
+            | PublishError::TagTaken { .. }
+            | PublishError::Frozen(_)
+            | PublishError::Defects { .. }
+            | PublishError::Incompatible { .. }
+            | PublishError::NotComparable { .. }
+    );
     if refused { FailureKind::Refused } else { FailureKind::Failed }
 }

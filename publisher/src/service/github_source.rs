@@ -73,13 +73,11 @@ impl GitHubSource {
         if let Some(channel) = &config.channel {
             promote_newest(log, author, config, &tags, channel, &mut report).await?;
         }
-        match fault {
-            Some(fault) => Err(fault),
-            None => {
-                self.finished = Some(listed);
-                Ok(report)
-            }
+        if let Some(fault) = fault {
+            return Err(fault);
         }
+        self.finished = Some(listed);
+        Ok(report)
     }
 
     async fn take_over_one(
@@ -136,12 +134,11 @@ async fn promote_newest(
     let tag = release.published.tag.clone();
     let promotion = promote_published(log, author, &release, channel).await;
     let promotion = promotion.map_err(|source| RunError::Promote { tag: tag.clone(), source: Box::new(source) })?;
-    match report.releases.iter_mut().find(|report| report.release.published.tag == tag) {
-        Some(report) => report.promotion = Some(promotion),
-        None => {
-            let novelty = Novelty::AlreadyAnnounced;
-            report.releases.push(PublishReport { release, novelty, promotion: Some(promotion), compatibility: None });
-        }
+    if let Some(report) = report.releases.iter_mut().find(|report| report.release.published.tag == tag) {
+        report.promotion = Some(promotion);
+    } else {
+        let (novelty, promotion) = (Novelty::AlreadyAnnounced, Some(promotion));
+        report.releases.push(PublishReport { release, novelty, promotion, compatibility: None });
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::finished_run::FinishedRun;
+use super::finished_run::{FinishedRun, RunResult};
 use super::run_queue::{QueuedRun, RunQueue};
 use super::service_metrics::{MetricsError, ServiceMetrics, count_missed, count_run};
 use super::service_status::StatusBoard;
@@ -241,7 +241,9 @@ impl PublishLoop {
         self.next_look = Instant::now() + pause;
         let Task::Scheduled(due) = task else { return };
         if !run.result.is_success() {
-            self.next_scheduled_try = Instant::now() + RETRY_PAUSE;
+            // A rule that refuses the content does not change its mind by itself.
+            let pause = if run.result == RunResult::Refused { interval.max(RETRY_PAUSE) } else { RETRY_PAUSE };
+            self.next_scheduled_try = Instant::now() + pause;
             return;
         }
         if let Some(ledger) = &mut self.ledger {
@@ -254,7 +256,13 @@ impl PublishLoop {
     fn log(&mut self, run: &FinishedRun) {
         let words = run.words();
         let trigger = run.trigger.as_str();
-        let repeated = run.trigger == Trigger::Local && words == self.said;
+        let nobody_asked = match run.trigger {
+            Trigger::Local => true,
+            // The first that went well is news; a failure is tried again and again.
+            Trigger::Schedule => run.error.is_some(),
+            Trigger::WorkflowRun | Trigger::WorkflowDispatch => false,
+        };
+        let repeated = nobody_asked && words == self.said;
         match &run.error {
             _ if repeated => tracing::debug!(trigger, "{words}"),
             Some(error) => tracing::error!(trigger, %error, "publishing failed"),
