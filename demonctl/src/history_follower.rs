@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures_util::FutureExt as _;
-use shared::fleet_history::{FleetHistory, StoredMessage};
+use shared::fleet_history::FleetHistory;
 use streams::connection::Connection;
 use streams::event_log::EventLog;
 use streams::live_feed::LiveFeed;
 use streams::stored_event::StoredEvent;
 use tokio::time::{Instant, timeout};
+
+use crate::timeline_reader::message;
 
 /// How long a lost live message can delay a condition that already holds.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -20,22 +22,16 @@ pub(crate) async fn all_events(connection: &Connection, from: u64) -> anyhow::Re
     log.by_subject(shared::subjects::EVENT_SUBJECTS, from).collect().await.context("cannot read the event log")
 }
 
-/// The fold of the whole log.
+/// The fold of the whole log, page by page.
 pub(crate) async fn fold(connection: &Connection) -> anyhow::Result<FleetHistory> {
     let mut history = FleetHistory::default();
-    for event in all_events(connection, 1).await? {
-        apply(&mut history, &event);
+    let mut pages = EventLog::new(connection.clone()).by_subject(shared::subjects::EVENT_SUBJECTS, 1);
+    while let Some(page) = pages.next_page().await.context("cannot read the event log")? {
+        for event in &page {
+            history.apply(message(event));
+        }
     }
     Ok(history)
-}
-
-fn apply(history: &mut FleetHistory, event: &StoredEvent) {
-    history.apply(StoredMessage {
-        stream_sequence: event.stream_sequence,
-        stored_at: event.stored_at,
-        subject: &event.subject,
-        payload: &event.payload,
-    });
 }
 
 /// The fold of the log as it grows, with the events it was made of.
@@ -87,7 +83,7 @@ impl HistoryFollower {
     /// Reads and folds what the log has beyond what was read so far.
     pub(crate) async fn read_on(&mut self) -> anyhow::Result<()> {
         for event in all_events(&self.connection, self.history.last_sequence + 1).await? {
-            apply(&mut self.history, &event);
+            self.history.apply(message(&event));
             self.events.push(event);
         }
         Ok(())

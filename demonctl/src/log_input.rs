@@ -146,6 +146,9 @@ fn page_of_export(reader: &mut ExportReader<'_>) -> anyhow::Result<Option<Vec<Ev
 
 /// The epoch that an event starts.
 pub(crate) fn epoch_of(event: &StoredEvent) -> Option<Incarnation> {
+    if event.subject != EventSubject::epoch_started(EVENT_STREAM).to_string() {
+        return None;
+    }
     match EventEnvelope::parse(&event.payload).ok()?.event {
         BundleEvent::EpochStarted(data) => Some(data.epoch),
         BundleEvent::Published(_)

@@ -101,13 +101,14 @@ fn state(timeline: &FleetTimeline, happened_at: Option<DateTime<Utc>>) -> State<
         .moves
         .iter()
         .filter_map(|((bundle, channel), moves)| Some(ChannelRow { bundle, channel, head: moves.last()?, moves }));
+    let mut adoptions = timeline.adoptions();
     let mut releases: Vec<_> = timeline
         .announcements
         .iter()
-        .map(|((bundle, tag), announcement)| ReleaseRow {
+        .map(|(release, announcement)| ReleaseRow {
             announcement,
             withdrawn: timeline.withdrawal_of(announcement.published.tree_digest),
-            adoption: timeline.adoption(bundle, tag),
+            adoption: adoptions.remove(release).unwrap_or_default(),
         })
         .collect();
     releases.sort_by_key(|release| release.announcement.moment.stream_sequence);

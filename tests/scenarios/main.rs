@@ -17,6 +17,8 @@ mod demo;
 #[cfg(test)]
 mod event_log;
 #[cfg(test)]
+mod events_commands;
+#[cfg(test)]
 mod fetch_bundle;
 #[cfg(test)]
 mod github_publisher;
@@ -28,6 +30,8 @@ mod hostile_releases;
 mod layout;
 #[cfg(test)]
 mod local_pin;
+#[cfg(test)]
+mod log_verification;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
@@ -68,6 +72,8 @@ mod shared_state;
 mod stored_events;
 #[cfg(test)]
 mod tampering;
+#[cfg(test)]
+mod time_travel;
 #[cfg(test)]
 mod transport_security;
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod process;
 pub mod publisher_service;
 pub mod publishing;
 pub mod raw_client;
+pub mod reported;
 pub mod reserved_port;
 pub mod sample_trees;
 pub mod server;

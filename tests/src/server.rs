@@ -72,6 +72,11 @@ impl Server {
         self.running().pid()
     }
 
+    /// Where it keeps its streams: to be looked at or exchanged while it does not run.
+    pub fn store(&self) -> PathBuf {
+        self.options.store_dir.clone()
+    }
+
     /// Ends it at once (`kill -9`) and waits until it is gone.
     pub async fn kill(&mut self) {
         let running = self.running.take().expect("the server runs");

@@ -1,5 +1,6 @@
 //! Events as a readable table or as JSON, printed as they come.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use shared::event_envelope::EventEnvelope;
@@ -16,7 +17,7 @@ const COLUMNS: [&str; 6] = ["seq", "time", "event", "by", "tag", "what"];
 #[derive(Serialize)]
 pub(super) struct Row {
     pub(super) stream_sequence: u64,
-    pub(super) stored_at: String,
+    pub(super) stored_at: DateTime<Utc>,
     pub(super) subject: String,
     /// The stored payload, or null where it is no JSON.
     pub(super) event: Value,
@@ -38,16 +39,16 @@ impl Row {
                 let tag = envelope.event.tag().map_or_else(|| "-".to_owned(), ToString::to_string);
                 let event_type = envelope.event.event_type().to_string();
                 let what = describe(&envelope.event);
-                (vec![sequence, time.clone(), event_type, envelope.source.to_string(), tag, what], None, Some(envelope))
+                (vec![sequence, time, event_type, envelope.source.to_string(), tag, what], None, Some(envelope))
             }
             Err(problem) => {
                 let (subject, unknown) = (event.subject.clone(), "?".to_owned());
-                (vec![sequence, time.clone(), subject, unknown, "-".to_owned(), problem.clone()], Some(problem), None)
+                (vec![sequence, time, subject, unknown, "-".to_owned(), problem.clone()], Some(problem), None)
             }
         };
         Self {
             stream_sequence: event.stream_sequence,
-            stored_at: time,
+            stored_at: event.stored_at,
             subject: event.subject.clone(),
             event: serde_json::from_slice(&event.payload).unwrap_or_default(),
             problem,
@@ -102,26 +103,19 @@ impl RowPrinter {
         for cells in heading.iter().chain(&table) {
             self.widen(cells);
         }
-        if let Some(heading) = heading
-            && !print_line_to_reader(&self.padded(&heading))?
-        {
-            return Ok(false);
-        }
+        let mut lines: Vec<String> = heading.iter().map(|heading| self.padded(heading)).collect();
         for (number, row) in rows.iter().enumerate() {
-            let line = match self.format {
+            lines.push(match self.format {
                 OutputFormat::Table => self.padded(&table[number]),
                 OutputFormat::Jsonl => serde_json::to_string(row)?,
                 OutputFormat::Json => {
                     let before = if self.printed == 0 { "[\n" } else { ",\n" };
                     format!("{before}{}", serde_json::to_string_pretty(row)?)
                 }
-            };
+            });
             self.printed += 1;
-            if !print_line_to_reader(&line)? {
-                return Ok(false);
-            }
         }
-        Ok(true)
+        if lines.is_empty() { Ok(true) } else { print_line_to_reader(&lines.join("\n")) }
     }
 
     /// Ends the output.

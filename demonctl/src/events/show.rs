@@ -20,6 +20,7 @@ use super::event_rows::Row;
 use crate::event_text::describe;
 use crate::operator;
 use crate::output::{OutputFormat, print_line};
+use crate::point_in_time::to_the_millisecond;
 
 /// How far a source's clock may be ahead of the server's before the whole log is searched for its event.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
@@ -131,13 +132,13 @@ fn print_text(whole: &WholeEvent) -> anyhow::Result<()> {
     let row = &whole.row;
     let line = |name: &str, value: &str| print_line(&format!("{name:<16} {value}"));
     line("stream sequence", &row.stream_sequence.to_string())?;
-    line("stored at", &row.stored_at)?;
+    line("stored at", &to_the_millisecond(row.stored_at))?;
     line("subject", &row.subject)?;
     if let Some(problem) = &row.problem {
         line("problem", problem)?;
     }
     if let Some(envelope) = &row.envelope {
-        line("happened at", &crate::point_in_time::to_the_millisecond(envelope.time))?;
+        line("happened at", &to_the_millisecond(envelope.time))?;
         line("type", &envelope.event.event_type().to_string())?;
         line("by", &envelope.source.to_string())?;
         line("what", &describe(&envelope.event))?;

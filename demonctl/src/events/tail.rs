@@ -141,6 +141,7 @@ impl Tail {
             let mut rows = Vec::new();
             for event in &page {
                 self.next = event.stream_sequence + 1;
+                self.epoch = epoch_of(event).or(self.epoch);
                 if event.stream_sequence >= self.from && self.filter.accepts(event) {
                     rows.push(Row::new(event));
                 }
@@ -162,16 +163,25 @@ impl Tail {
         }
     }
 
-    /// Fails where the server shows another log than before: its sequences mean something else.
+    /// Fails where the server shows another log than before: its sequences mean something else. A log restored from a
+    /// backup is shorter at first, and has another epoch from then on.
     async fn same_log(&self) -> anyhow::Result<()> {
         // An outage in this very moment is noticed by the next read.
-        let Ok(now) = epoch(&self.log).await else { return Ok(()) };
-        if now != self.epoch {
+        let (Ok(epoch), Ok(state)) = (epoch(&self.log).await, self.log.state().await) else { return Ok(()) };
+        if self.next > self.from && state.last_sequence + 1 < self.next {
+            bail!(
+                "the log ends at event {} now, and event {} was printed: it was replaced by another one; \
+                 start again to follow that",
+                state.last_sequence,
+                self.next - 1
+            );
+        }
+        if epoch != self.epoch {
             let text = |epoch: Option<Incarnation>| epoch.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string());
             bail!(
-                "the server shows another log: epoch {} before, {} now; start again to follow it",
+                "the log was replaced by another one: epoch {} before, {} now; start again to follow that",
                 text(self.epoch),
-                text(now)
+                text(epoch)
             );
         }
         Ok(())

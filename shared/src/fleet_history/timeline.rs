@@ -262,18 +262,20 @@ impl FleetTimeline {
         Some(node)
     }
 
-    /// Which nodes ran a release, from when to when, in the order of their switches.
-    pub fn adoption(&self, bundle: &BundleName, tag: &Tag) -> Vec<Adoption> {
-        let mut adoptions: Vec<Adoption> = Vec::new();
-        for ((node, _), timeline) in self.nodes.iter().filter(|((_, of), _)| of == bundle) {
+    /// Which nodes ran which release, from when to when, in the order of their switches. Every release that some node
+    /// ran has an entry.
+    pub fn adoptions(&self) -> BTreeMap<(BundleName, Tag), Vec<Adoption>> {
+        let mut adoptions: BTreeMap<(BundleName, Tag), Vec<Adoption>> = BTreeMap::new();
+        for ((node, bundle), timeline) in &self.nodes {
             let next = timeline.activations.iter().skip(1).map(|next| Some(next.moment)).chain([None]);
             for (activation, until) in timeline.activations.iter().zip(next) {
-                if activation.loaded.tag == *tag {
-                    adoptions.push(Adoption { node: node.clone(), since: activation.moment, until });
-                }
+                let adoption = Adoption { node: node.clone(), since: activation.moment, until };
+                adoptions.entry((bundle.clone(), activation.loaded.tag.clone())).or_default().push(adoption);
             }
         }
-        adoptions.sort_by_key(|adoption| adoption.since.stream_sequence);
+        for spans in adoptions.values_mut() {
+            spans.sort_by_key(|span| span.since.stream_sequence);
+        }
         adoptions
     }
 
@@ -393,9 +395,8 @@ mod tests {
         let mut story = story();
         story.push(stored_at("/nodes/edge-2", loaded("v1"), 20));
         let timeline = fold(&story);
-        let spans: Vec<_> = timeline
-            .adoption(&contracts(), &"v1".parse().unwrap())
-            .into_iter()
+        let spans: Vec<_> = timeline.adoptions()[&(contracts(), "v1".parse().unwrap())]
+            .iter()
             .map(|span| {
                 (span.node.to_string(), span.since.stream_sequence, span.until.map(|until| until.stream_sequence))
             })
@@ -426,6 +427,16 @@ mod tests {
             let mut twice = once.clone();
             fold_into(&mut twice, &messages);
             prop_assert_eq!(once, twice);
+        }
+
+        #[test]
+        fn any_order_of_any_sequences_and_times_is_folded(messages in proptest::collection::vec((any_message(), any::<u64>(), -9_i64..9), 0..30)) {
+            let mut timeline = FleetTimeline::default();
+            for ((subject, payload), stream_sequence, stored) in &messages {
+                timeline.apply(StoredMessage { stream_sequence: *stream_sequence, stored_at: minute(*stored), subject, payload });
+            }
+            let highest = messages.iter().map(|(_, sequence, _)| *sequence).max().unwrap_or(0);
+            prop_assert_eq!(timeline.state.last_sequence, highest);
         }
 
         #[test]
