@@ -50,7 +50,7 @@ pub enum CheckoutError {
         /// Where it should have gone.
         destination: PathBuf,
         /// What differed first.
-        failure: VerificationFailure,
+        failure: Box<VerificationFailure>,
     },
     /// It could not be fetched, or not be put there.
     #[error("release `{tag}` cannot be put into `{}`, which is left as it was", destination.display())]
@@ -204,9 +204,12 @@ impl Origin<'_> {
 
     fn failed(&self, destination: &Path) -> impl FnOnce(StageFailure) -> CheckoutError {
         let (tag, destination) = (self.id().tag, destination.to_owned());
-        move |failure| match failure {
-            StageFailure::Refused(failure) => CheckoutError::Refused { tag, destination, failure },
-            source => CheckoutError::Failed { tag, destination, source: Box::new(source) },
+        move |failure| {
+            if let StageFailure::Refused(failure) = failure {
+                CheckoutError::Refused { tag, destination, failure: Box::new(failure) }
+            } else {
+                CheckoutError::Failed { tag, destination, source: Box::new(failure) }
+            }
         }
     }
 }
@@ -234,12 +237,11 @@ pub async fn into_cache(
     place.ensure().map_err(|error| failed()(error.into()))?;
     let id = origin.id();
     let found = reuse(&place, &id, ReleaseLimits::default()).await;
-    let (verified, means) = match found {
-        Ok(found) => (found.verified, Means::Found),
-        Err(_) => {
-            let (verified, wire_bytes) = origin.fetch_into(&place).await.map_err(failed())?;
-            (verified, Means::Fetched { wire_bytes })
-        }
+    let (verified, means) = if let Ok(found) = found {
+        (found.verified, Means::Found)
+    } else {
+        let (verified, wire_bytes) = origin.fetch_into(&place).await.map_err(failed())?;
+        (verified, Means::Fetched { wire_bytes })
     };
     let release = verified.release().clone();
     let lock = place.lock().await.map_err(|error| failed()(error.into()))?;
@@ -296,7 +298,7 @@ pub enum DescriptionError {
         /// The release.
         tag: Tag,
         /// What differed first.
-        failure: VerificationFailure,
+        failure: Box<VerificationFailure>,
     },
     /// It could not be read.
     #[error("the description of release `{tag}` cannot be read")]
@@ -313,9 +315,12 @@ pub enum DescriptionError {
 pub async fn describe(store: &ReleaseStore, published: &Published) -> Result<Release, DescriptionError> {
     let described = description(store, published, ReleaseLimits::default()).await;
     let tag = || published.tag.clone();
-    described.map_err(|error| match error {
-        StageFailure::Refused(failure) => DescriptionError::Refused { tag: tag(), failure },
-        source => DescriptionError::Failed { tag: tag(), source: Box::new(source) },
+    described.map_err(|failure| {
+        if let StageFailure::Refused(failure) = failure {
+            DescriptionError::Refused { tag: tag(), failure: Box::new(failure) }
+        } else {
+            DescriptionError::Failed { tag: tag(), source: Box::new(failure) }
+        }
     })
 }
 

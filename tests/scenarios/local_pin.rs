@@ -105,6 +105,8 @@ async fn a_release_fetched_by_hand_stays_until_the_channel_moves() {
     // A restart, a deleted cache and another look at the log change nothing.
     node.agent.process.kill();
     node.agent = node.world.start_agent_in("edge-1", "edge-1 again", node.agent.directories());
+    // The entry may be that of the killed one.
+    node.agent.process.log_line("the release", PATIENCE, |line| line.contains("\"bundle.loaded\"")).await;
     node.shows(Some("v1"), "v1").await;
     node.shell.types("rm -rf contracts/").await;
     node.agent.switched_to("v1").await;

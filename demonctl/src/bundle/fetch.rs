@@ -78,7 +78,7 @@ struct Fetched {
 
 /// Fetches, and says where the files are.
 pub(super) async fn run(arguments: FetchArguments) -> anyhow::Result<ExitCode> {
-    let destination = Destination::new(&arguments.dest)?;
+    let destination = Destination::new(&arguments.dest, &arguments.agent)?;
     let wanted = Wanted::parse(&arguments.tag, &arguments.bundle)?;
     let connection = arguments.reader.connect().await?;
     let log = EventLog::new(connection.clone());

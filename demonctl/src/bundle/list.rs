@@ -110,7 +110,7 @@ fn cells(row: &Row) -> Vec<String> {
         row.tag.to_string(),
         row.published_at.to_rfc3339_opts(SecondsFormat::Secs, true),
         row.actor.to_string(),
-        row.tree_digest.short().to_string(),
+        row.tree_digest.short(),
         row.files.to_string(),
         bytes(row.total_bytes),
         or_dash(channels.join(", ")),

@@ -3,12 +3,12 @@
 //! Places wait in a queue, and each pair of schemas is compared once: so cycles of references end, and no depth of a
 //! hostile schema is followed by recursion. Only alternatives are tried in depth, and that depth is bounded.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::conjunction::{Conjunction, all_types, allows, contains, type_of};
+use super::conjunction::{Conjunction, ValueSet, all_types, allows, type_of};
 use super::constraints::tightened;
 use super::{BreakingChange, Change};
 use crate::contracts_document::SchemaText;
@@ -23,6 +23,8 @@ const CHANGES: usize = 10_000;
 const PATH_CHARACTERS: usize = 1_000;
 /// How deep alternatives inside alternatives are tried.
 const ATTEMPTS_DEEP: usize = 8;
+/// Alternatives that one is tried against.
+const ALTERNATIVES: usize = 200;
 /// Positions of a list that are compared one by one.
 const POSITIONS: usize = 1_000;
 
@@ -244,15 +246,27 @@ impl<'a> Comparison<'a> {
         for new in to.groups(self.new, keyword) {
             let Some(old) = known.next() else {
                 let whole = from.nodes();
-                if !new.iter().any(|alternative| self.lets_through(position, &whole, *alternative, depth)) {
+                if !new
+                    .iter()
+                    .take(ALTERNATIVES)
+                    .any(|alternative| self.lets_through(position, &whole, *alternative, depth))
+                {
                     let to = json!(format!("{} alternatives", new.len()));
                     changes.push(change_of(position, Change::ConstraintTightened, Value::Null, to));
                 }
                 continue;
             };
+            let by_text: HashMap<String, usize> =
+                new.iter().enumerate().map(|(index, node)| (node.value.to_string(), index)).collect();
             for (index, alternative) in old.into_iter().enumerate() {
+                if self.exhausted {
+                    return;
+                }
                 let same_place = new.get(index).copied();
-                let mut candidates = same_place.into_iter().chain(new.iter().copied());
+                // The likely ones first: the same text, then the same place.
+                let same_text = by_text.get(&alternative.value.to_string()).map(|index| new[*index]);
+                let likely = same_text.into_iter().chain(same_place);
+                let mut candidates = likely.chain(new.iter().copied()).take(ALTERNATIVES);
                 if candidates.any(|candidate| self.lets_through(position, &[alternative], candidate, depth)) {
                     continue;
                 }
@@ -334,9 +348,9 @@ fn values(position: &Position<'_>, from: &Conjunction<'_>, to: &Conjunction<'_>,
     match from.listed() {
         None => changes.push(change_of(&position, Change::ValuesRestricted, Value::Null, json!(allowed))),
         Some(known) => {
-            let removed = known.into_iter().filter(|value| !contains(&allowed, value));
-            let removed =
-                removed.map(|value| change_of(&position, Change::ValueRemoved, value.clone(), json!(allowed)));
+            let allowed = ValueSet::new(&allowed);
+            let removed = known.into_iter().filter(|value| !allowed.contains(value));
+            let removed = removed.map(|value| change_of(&position, Change::ValueRemoved, value.clone(), Value::Null));
             changes.extend(removed);
         }
     }

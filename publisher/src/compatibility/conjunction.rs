@@ -171,16 +171,12 @@ impl<'a> Conjunction<'a> {
 
     /// The values that are allowed; `None`: not listed.
     pub(super) fn listed(&self) -> Option<Vec<&'a Value>> {
-        let mut allowed: Option<Vec<&Value>> = None;
-        let lists = self.values("enum").filter_map(|(_, value)| Some(value.as_array()?.iter().collect()));
+        let lists = self.values("enum").filter_map(|(_, value)| Some(value.as_array()?.iter().collect::<Vec<_>>()));
         let single = self.values("const").map(|(_, value)| vec![value]);
-        for list in lists.chain(single) {
-            allowed = Some(match allowed {
-                None => list,
-                Some(earlier) => earlier.into_iter().filter(|value| contains(&list, value)).collect(),
-            });
-        }
-        allowed
+        lists.chain(single).reduce(|earlier, list| {
+            let list = ValueSet::new(&list);
+            earlier.into_iter().filter(|value| list.contains(value)).collect()
+        })
     }
 
     /// The properties that must be there.
@@ -223,10 +219,25 @@ pub(super) fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Whether a list holds a value; numbers are compared by what they are worth.
-pub(super) fn contains(list: &[&Value], value: &Value) -> bool {
-    list.iter().any(|other| {
-        *other == value
-            || matches!((other.as_f64(), value.as_f64()), (Some(one), Some(two)) if one.total_cmp(&two).is_eq())
-    })
+/// Values to be looked up. Numbers are compared by what they are worth.
+pub(super) struct ValueSet(HashSet<String>);
+
+impl ValueSet {
+    /// The values of a list.
+    pub(super) fn new(values: &[&Value]) -> Self {
+        Self(values.iter().map(|value| worth(value)).collect())
+    }
+
+    /// Whether a value is among them.
+    pub(super) fn contains(&self, value: &Value) -> bool {
+        self.0.contains(&worth(value))
+    }
+}
+
+/// The same text for the same value: `1` and `1.0` are one.
+fn worth(value: &Value) -> String {
+    match value.as_f64() {
+        Some(number) if number.fract() == 0.0 && number.abs() < 9e15 => format!("{number:.0}"),
+        Some(_) | None => value.to_string(),
+    }
 }

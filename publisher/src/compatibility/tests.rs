@@ -292,6 +292,18 @@ fn too_much_to_compare_counts_as_breaking() {
     assert!(found.iter().any(|change| change.ends_with("too much to compare from here on")), "{found:?}");
 }
 
+#[test]
+fn long_lists_of_values_and_alternatives_end() {
+    let values = |count: u64| json!({ "enum": (0..count).collect::<Vec<_>>() });
+    assert_eq!(changes(values(20_000), values(20_000)), Vec::<String>::new());
+    assert_eq!(changes(values(20_000), values(19_999)), ["a.json#/enum: value 19999 is not allowed any more"]);
+
+    let alternatives =
+        |from: u64| json!({ "anyOf": (from..from + 600).map(|n| json!({ "const": n })).collect::<Vec<_>>() });
+    let found = changes(alternatives(0), alternatives(1));
+    assert_eq!(found, ["a.json#/anyOf/0/const: value 0 is not allowed any more"]);
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let keyword = proptest::sample::select(vec![
         "$ref",

@@ -58,6 +58,9 @@ pub async fn into_directory(
     foreign: Foreign,
 ) -> Result<CheckedOut, CheckoutError> {
     let id = origin.id();
+    // The directory behind a link is filled, and the link stays.
+    let resolved = fs::canonicalize(destination).unwrap_or_else(|_| destination.to_owned());
+    let destination = resolved.as_path();
     let failed = |error: io::Error| CheckoutError::Failed {
         tag: id.tag.clone(),
         destination: destination.to_owned(),
@@ -265,13 +268,17 @@ fn move_aside(destination: &Path) -> io::Result<PathBuf> {
 /// Brings the files to their place.
 fn place(files: &Path, destination: &Path, release: &Release, among_others: bool) -> io::Result<()> {
     if !among_others && !is_working_directory(destination) {
-        let swapped = match renameat_with(CWD, files, CWD, destination, RenameFlags::EXCHANGE) {
+        let exchange = || renameat_with(CWD, files, CWD, destination, RenameFlags::EXCHANGE);
+        let swapped = match exchange() {
             Ok(()) => true,
-            // Nothing stands there.
-            Err(Errno::NOENT) => {
-                fs::rename(files, destination)?;
-                true
-            }
+            // Nothing stands there, or did until somebody else was faster.
+            Err(Errno::NOENT) => match fs::rename(files, destination) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    exchange()?;
+                    true
+                }
+                renamed => renamed.map(|()| true)?,
+            },
             // A mount point, or a file system without the exchange: file by file.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::BUSY | Errno::XDEV) => false,
             Err(error) => return Err(error.into()),
