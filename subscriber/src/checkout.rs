@@ -235,13 +235,18 @@ pub async fn into_cache(
 ) -> Result<CheckedOut, CheckoutError> {
     let place = Cache::new(cache);
     let failed = || origin.failed(cache);
+    let is_new = fs::symlink_metadata(cache).is_err();
     place.ensure().map_err(|error| failed()(error.into()))?;
     let id = origin.id();
     let found = reuse(&place, &id, ReleaseLimits::default()).await;
     let (verified, means) = if let Ok(found) = found {
         (found.verified, Means::Found)
     } else {
-        let (verified, wire_bytes) = origin.fetch_into(&place).await.map_err(failed())?;
+        let fetched = origin.fetch_into(&place).await;
+        if is_new && fetched.is_err() {
+            remove_empty(&place);
+        }
+        let (verified, wire_bytes) = fetched.map_err(failed())?;
         (verified, Means::Fetched { wire_bytes })
     };
     let release = verified.release().clone();
@@ -249,6 +254,13 @@ pub async fn into_cache(
     let switched = spawn_blocking(move || switch(&place, lock, &verified, pin.as_ref(), agent_collects));
     switched.await.map_err(StageFailure::from).flatten().map_err(failed())?;
     Ok(CheckedOut { release, means, moved_aside: None })
+}
+
+/// Takes away the directories of a cache that came to nothing. One that somebody else has begun to fill stays.
+fn remove_empty(cache: &Cache) {
+    for directory in [cache.staging(), cache.releases(), cache.root().to_owned()] {
+        let _ = fs::remove_dir(directory);
+    }
 }
 
 fn switch(
