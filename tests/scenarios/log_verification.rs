@@ -297,7 +297,7 @@ async fn what_somebody_slips_into_the_stream_is_named_with_source_and_place() {
     let forked = String::from_utf8(first_loaded.payload.clone()).expect("text").replace("\"v1\"", "\"v9\"");
     stored(&operator, &first_loaded.subject, forked.into_bytes()).await;
     stored(&operator, "bundle.loaded.contracts.node.n2", first_loaded.payload.clone()).await;
-    stored(&operator, "bundle.loaded.contracts.node.n2", b"garbage".to_vec()).await;
+    stored(&operator, "bundle.loaded.contracts.node.n2", b"garbage \x1b[31m".to_vec()).await;
     let (code, report) = verified(&world).await;
     assert_eq!(code, Some(1));
     let findings = report["findings"].as_array().expect("findings");
@@ -317,4 +317,14 @@ async fn what_somebody_slips_into_the_stream_is_named_with_source_and_place() {
     let text = String::from_utf8_lossy(&table.stdout).into_owned();
     assert_eq!(table.status.code(), Some(1));
     assert!(text.contains("NOT CLEAN, 4 findings"), "{text}");
+
+    // It is shown like all others, and does nothing to the terminal.
+    let garbage = (last + 4).to_string();
+    for arguments in [["events", "show", &garbage], ["events", "list", "--output=table"]] {
+        let mut command = world.demonctl();
+        command.args(arguments);
+        let shown = succeeded(command).await.stdout;
+        assert!(!shown.contains(&0x1b), "{}", String::from_utf8_lossy(&shown));
+        assert!(String::from_utf8_lossy(&shown).contains(&garbage));
+    }
 }

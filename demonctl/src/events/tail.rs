@@ -73,7 +73,7 @@ pub(super) async fn run(arguments: TailArguments) -> anyhow::Result<ExitCode> {
         OutputFormat::Json | OutputFormat::Jsonl => OutputFormat::Jsonl,
     };
     let limit = arguments.limit.unwrap_or(u64::MAX);
-    let printer = RowPrinter::of_events(format);
+    let printer = RowPrinter::of_live_events(format);
     let tail = Tail { log, filter: arguments.filter, from, next: from, epoch, limit, printer, started: false };
     tail.follow(feed).await
 }

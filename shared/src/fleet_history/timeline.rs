@@ -279,13 +279,14 @@ impl FleetTimeline {
         adoptions
     }
 
-    /// The move that made a node switch: the last one of its channel to that release before the switch. `None` for a
-    /// pinned node.
+    /// The move that made a node switch: the one by which its channel came to point at that release, before the
+    /// switch. Freezes, thaws and promotions of the same release behind it are not it. `None` for a pinned node.
     pub fn promotion_behind(&self, activation: &Activation) -> Option<&ChannelMove> {
         let loaded = &activation.loaded;
         let moves = self.moves.get(&(loaded.bundle.clone(), loaded.channel.clone()?))?;
-        let before = |step: &&ChannelMove| step.moment.stream_sequence < activation.moment.stream_sequence;
-        moves.iter().rev().filter(before).find(|step| step.promoted.tag == loaded.tag)
+        let before = moves.partition_point(|step| step.moment.stream_sequence < activation.moment.stream_sequence);
+        let newest_first = moves[..before].iter().rev().skip_while(|step| step.promoted.tag != loaded.tag);
+        newest_first.take_while(|step| step.promoted.tag == loaded.tag).last()
     }
 
     /// The withdrawal of a tree, where there is one.
@@ -378,6 +379,23 @@ mod tests {
         assert_eq!(timeline.promotion_behind(active).unwrap().moment.stream_sequence, 4);
         let withdrawal = timeline.withdrawal_of(Sha256Digest::of(b"v2")).unwrap();
         assert_eq!((withdrawal.withdrawn.reason.as_str(), withdrawal.moment.stream_sequence), ("broken", 7));
+    }
+
+    #[test]
+    fn the_promotion_behind_a_switch_is_the_one_that_brought_the_release() {
+        let timeline = fold(&[
+            stored("/operators/ada", promoted("latest", "v1")),
+            stored("/operators/ada", promoted("latest", "v2")),
+            stored("/operators/ada", promoted("latest", "v1")),
+            // As a freeze does.
+            stored("/operators/ada", promoted("latest", "v1")),
+            stored("/operators/ada", promoted("production", "v1")),
+            stored("/operators/ada", promoted("latest", "v2")),
+            stored("/nodes/edge-1", loaded("v1")),
+            stored("/operators/ada", promoted("latest", "v1")),
+        ]);
+        let active = edge(&timeline).active().unwrap();
+        assert_eq!(timeline.promotion_behind(active).unwrap().moment.stream_sequence, 3);
     }
 
     #[test]
