@@ -103,7 +103,7 @@ reason=$(validate_alone "$release/bundle.json" "$work/.alone" 2>&1) || fail "str
 passed "structure: demonctl contracts validate accepts bundle.json"
 
 for name in .version .bundle_sha256 .git.sha; do
-  value=$(jq -r "(try $name catch null) | strings" "$release/manifest.json" 2>/dev/null) || value=''
+  value=$(manifest_text "$release/manifest.json" "$name") || value=''
   [ -n "$value" ] || fail "manifest: manifest.json has no ${name#.}"
 done
 passed "manifest: version, bundle_sha256, git.sha"
@@ -115,15 +115,15 @@ done
 passed "schemas: ${REQUIRED_SCHEMAS[*]}"
 
 digest=$(sha256_of "$release/bundle.json")
-stated=$(jq -r .bundle_sha256 "$release/manifest.json")
+manifest=$release/manifest.json
+stated=$(manifest_text "$manifest" .bundle_sha256)
 [ "$stated" = "$digest" ] || fail "cross-check: manifest.json says $stated, bundle.json has $digest"
 passed "cross-check: manifest.json names the digest of bundle.json"
 
 printf 'Release summary\n'
-jq -r --arg tag "$tag" '
-  "  Tag:        \($tag)",
-  "  Version:    \(.version)",
-  "  Timestamp:  \(.timestamp // "unknown")",
-  "  Git SHA:    \(.git.sha)",
-  "  Bundle SHA: \(.bundle_sha256)"' "$release/manifest.json"
-jq -r '"  Schemas:    \(.schemas | length)"' "$release/bundle.json"
+printf '  Tag:        %s\n' "$tag"
+printf '  Version:    %s\n' "$(manifest_text "$manifest" .version)"
+printf '  Timestamp:  %s\n' "$(manifest_text "$manifest" .timestamp)"
+printf '  Git SHA:    %s\n' "$(manifest_text "$manifest" .git.sha)"
+printf '  Bundle SHA: %s\n' "$digest"
+printf '  Schemas:    %s\n' "$(jq '.schemas | length' "$release/bundle.json")"

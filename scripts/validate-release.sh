@@ -67,7 +67,7 @@ step() {
 }
 
 # One field of the manifest, empty where it is missing or no text.
-field() { jq -r "$1 | strings" "$manifest"; }
+field() { manifest_text "$manifest" "$1"; }
 
 # Whole hours between the manifest's time and now; empty where its time cannot be read. jq does it, because the
 # options of date(1) differ between systems.
@@ -158,7 +158,7 @@ passed "demonctl contracts validate accepts bundle.json"
 step "manifest fields"
 jq -e 'type == "object"' "$manifest" >/dev/null 2>&1 || fail "manifest.json is no JSON object"
 for name in .version .timestamp .git.sha .bundle_sha256; do
-  value=$(jq -r "(try $name catch null) | strings" "$manifest")
+  value=$(field "$name")
   [ -n "$value" ] || fail "manifest.json has no ${name#.}"
   debug "${name#.}: $value"
 done

@@ -2,6 +2,7 @@
 //!
 //! Decides which form the destination gets, and whether an agent that lives on it is told to keep the release.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -11,7 +12,6 @@ use serde_json::{Value, json};
 use shared::event::Promoted;
 use shared::identifiers::{ActorName, BundleName, ChannelName, NodeName, Tag};
 use shared::release::Release;
-use std::collections::BTreeMap;
 use streams::connection::Connection;
 use streams::connection_arguments::ConnectionArguments;
 use subscriber::agent_presence::AgentPresence;
@@ -29,11 +29,11 @@ const DEFAULT_CHANNEL: &str = "latest";
 /// Login for commands that only read: a node's suffices.
 #[derive(Debug, Args)]
 pub(crate) struct ReaderArguments {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArguments,
     /// Name of the node whose login this is: replies then come to its own inbox, `_INBOX_<name>`.
     #[arg(long, env = "DEMON_NODE_ID", value_name = "NAME")]
     node: Option<NodeName>,
+    #[command(flatten)]
+    connection: ConnectionArguments,
 }
 
 impl ReaderArguments {
@@ -63,6 +63,9 @@ pub(crate) struct AgentOnDestination {
     /// is fetched until its channel next moves.
     #[arg(long, env = "DEMON_STATE_DIR", value_name = "DIRECTORY")]
     state_dir: Option<PathBuf>,
+    /// An agent's cache; where the destination is this directory, it gets the agent's layout
+    #[arg(long, env = "DEMON_CONTRACTS_CACHE", value_name = "DIRECTORY", default_value = DEFAULT_CACHE)]
+    cache: PathBuf,
 }
 
 /// Where a release goes, and in which form.
@@ -78,16 +81,14 @@ pub(crate) struct Destination {
 
 impl Destination {
     /// A cache where one is or was, and at its usual places; else a plain directory.
-    pub(crate) fn new(given: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(given: &Path, agent: &AgentOnDestination) -> anyhow::Result<Self> {
         let absolute =
             |path: &Path| std::path::absolute(path).with_context(|| format!("`{}` is no usable path", path.display()));
-        let configured = std::env::var_os("DEMON_CONTRACTS_CACHE").map(PathBuf::from);
-        let usual = [Some(PathBuf::from(DEFAULT_CACHE)), configured.filter(|path| !path.as_os_str().is_empty())];
         // Components, so that a `/` at the end plays no part.
         let resolved: PathBuf = absolute(given)?.components().collect();
         let mut is_cache = has_cache_layout(&resolved);
-        for path in usual.into_iter().flatten() {
-            is_cache |= absolute(&path)?.components().collect::<PathBuf>() == resolved;
+        for path in [Path::new(DEFAULT_CACHE), &agent.cache] {
+            is_cache |= absolute(path)?.components().collect::<PathBuf>() == resolved;
         }
         Ok(Self { given: given.to_owned(), absolute: resolved, is_cache })
     }
@@ -208,6 +209,93 @@ impl From<&Release> for PinTarget {
 impl AgentOnDestination {
     /// The effective settings.
     pub(crate) fn settings(&self) -> Value {
-        json!({ "state_dir": self.state_dir })
+        json!({ "state_dir": self.state_dir, "cache": self.cache })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use shared::digest::Sha256Digest;
+    use shared::event::{Hold, PromotionCause};
+
+    use super::*;
+
+    const FACTS: &str = r#"{"node":"edge-1","bundle":"contracts","channel":"production","process_id":1}"#;
+
+    struct World {
+        root: tempfile::TempDir,
+        destination: Destination,
+        agent: AgentOnDestination,
+    }
+
+    impl World {
+        fn new(agent_says: Option<&str>) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            if let Some(said) = agent_says {
+                fs::create_dir(root.path().join("agent")).unwrap();
+                fs::write(root.path().join("agent/agent.lock"), said).unwrap();
+            }
+            let agent = AgentOnDestination { state_dir: None, cache: root.path().join("contracts") };
+            let destination = Destination::new(&root.path().join("contracts/"), &agent).unwrap();
+            Self { root, destination, agent }
+        }
+
+        fn side(&self, bundle: &str, head: Option<&str>) -> anyhow::Result<AgentSide> {
+            let target = target("v1");
+            let heads = head.map(|tag| ("production".parse().unwrap(), (7, promoted(tag))));
+            let facts = LogFacts { log: None, heads: heads.into_iter().collect() };
+            AgentSide::of(&self.destination, &self.agent, &bundle.parse().unwrap(), &target, &facts, None)
+        }
+    }
+
+    fn target(tag: &str) -> PinTarget {
+        let digest = Sha256Digest::of(tag.as_bytes());
+        PinTarget { tag: tag.parse().unwrap(), tree_digest: digest, content_digest: digest }
+    }
+
+    fn promoted(tag: &str) -> Promoted {
+        Promoted {
+            bundle: "contracts".parse().unwrap(),
+            channel: "production".parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            tree_digest: target(tag).tree_digest,
+            previous_tag: None,
+            cause: PromotionCause::Promote,
+            hold: Hold::None,
+            reason: None,
+            actor: "ada".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_destination_is_a_cache_where_one_usually_is_and_where_one_is() {
+        let world = World::new(None);
+        assert!(world.destination.is_cache, "the configured one, whatever slash it ends with");
+        let other = |name: &str| Destination::new(&world.root.path().join(name), &world.agent).unwrap().is_cache;
+        assert!(!other("validation"));
+        fs::create_dir_all(world.root.path().join("validation/releases")).unwrap();
+        fs::write(world.root.path().join("deleted.lock"), "").unwrap();
+        assert!(other("validation") && other("deleted"));
+        assert!(Destination::new(Path::new("./.demon/contracts"), &world.agent).unwrap().is_cache);
+    }
+
+    #[test]
+    fn only_an_agent_that_follows_a_channel_elsewhere_is_told_to_keep_a_release() {
+        assert!(matches!(World::new(None).side("contracts", Some("v2")).unwrap(), AgentSide::None));
+        let following = World::new(Some(FACTS));
+        let AgentSide::Keeps(pin, channel) = following.side("contracts", Some("v2")).unwrap() else { panic!() };
+        assert_eq!((pin.tag.as_str(), channel.as_str()), ("v1", "production"));
+        assert!(matches!(following.side("contracts", None).unwrap(), AgentSide::Keeps(..)));
+        assert!(matches!(following.side("contracts", Some("v1")).unwrap(), AgentSide::Follows));
+        let refused = following.side("policies", Some("v2")).unwrap_err().to_string();
+        assert!(refused.contains("node `edge-1`, which runs bundle `contracts`"), "{refused}");
+        let pinned = World::new(Some(r#"{"node":"edge-1","bundle":"contracts","tag":"v9","process_id":1}"#));
+        assert!(matches!(pinned.side("contracts", Some("v2")).unwrap(), AgentSide::Follows));
+        // An agent of an earlier version says nothing: the default channel is taken.
+        let silent = World::new(Some(""));
+        let AgentSide::Keeps(_, channel) = silent.side("contracts", Some("v1")).unwrap() else { panic!() };
+        assert_eq!(channel.as_str(), "latest");
     }
 }

@@ -22,7 +22,7 @@ pub(crate) enum ContractsCommand {
     /// Fetch contract bundle from GitHub releases, or from NATS
     FetchBundle(Box<fetch_bundle::FetchBundleArguments>),
     /// List available contract bundle releases
-    ListReleases(list_releases::ListReleasesArguments),
+    ListReleases(Box<list_releases::ListReleasesArguments>),
     /// Check a bundle file: structure, schemas, references.
     Validate(validate::ValidateArguments),
     /// List what was published, newest first.
@@ -49,7 +49,7 @@ pub(crate) async fn run(command: ContractsCommand) -> anyhow::Result<ExitCode> {
         ContractsCommand::Bundle(arguments) => bundle::run(arguments).await,
         ContractsCommand::Publish(arguments) => publish::run(*arguments).await,
         ContractsCommand::FetchBundle(arguments) => fetch_bundle::run(*arguments).await,
-        ContractsCommand::ListReleases(arguments) => list_releases::run(arguments).await,
+        ContractsCommand::ListReleases(arguments) => list_releases::run(*arguments).await,
         ContractsCommand::Validate(arguments) => validate::run(arguments).await,
         ContractsCommand::History(arguments) => history::run(*arguments).await,
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use futures_util::FutureExt as _;
 use shared::fleet_history::FleetHistory;
 use streams::connection::Connection;
 use streams::event_log::EventLog;
@@ -98,6 +99,8 @@ impl HistoryFollower {
         if let Ok(None) = timeout(left.min(LOOK_AGAIN), self.feed.next()).await {
             bail!("the connection ended while waiting");
         }
+        // One read answers all that has arrived meanwhile: a fleet that switches sends thousands.
+        while let Some(Some(_)) = self.feed.next().now_or_never() {}
         Ok(true)
     }
 }

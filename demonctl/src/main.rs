@@ -13,6 +13,7 @@ mod demo;
 mod diff;
 mod event_text;
 mod events;
+mod fetch_progress;
 mod fleet;
 mod history_follower;
 mod log_input;

@@ -30,6 +30,7 @@ pub mod http_api;
 pub mod progress;
 pub mod publish_cycle;
 pub mod publish_preview;
+pub mod release_comparison;
 pub mod release_facts;
 pub mod release_register;
 pub mod schedule;

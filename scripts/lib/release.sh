@@ -96,6 +96,12 @@ check_digest_file() {
   fi
 }
 
+# manifest_text MANIFEST_FILE PATH: the text at a jq path, empty where there is none. Control characters become `?`:
+# they could draw on the terminal, or hide behind what is compared.
+manifest_text() {
+  jq -r "(try ($2) catch null) | strings | gsub(\"[[:cntrl:]]\"; \"?\")" "$1" 2>/dev/null
+}
+
 # validate_alone BUNDLE_FILE DIRECTORY: whether demonctl accepts the bundle by itself. It would also judge a manifest
 # that lies beside it, which has a step of its own; so it sees a copy in DIRECTORY, which is made new.
 validate_alone() {

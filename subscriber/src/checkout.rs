@@ -22,7 +22,7 @@ use shared::identifiers::{BundleName, Tag};
 use shared::limits::ReleaseLimits;
 use shared::release::{FileMode, Release, ReleaseFile};
 use shared::verification::{VerificationFailure, VerifiedRelease};
-use streams::release_store::ReleaseStore;
+use streams::release_store::{ReleaseStore, TransferProgress};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
@@ -50,7 +50,7 @@ pub enum CheckoutError {
         /// Where it should have gone.
         destination: PathBuf,
         /// What differed first.
-        failure: VerificationFailure,
+        failure: Box<VerificationFailure>,
     },
     /// It could not be fetched, or not be put there.
     #[error("release `{tag}` cannot be put into `{}`, which is left as it was", destination.display())]
@@ -98,7 +98,6 @@ fn refusal(failure: &VerificationFailure) -> String {
 }
 
 /// Where a release comes from.
-#[derive(Debug)]
 pub enum Origin<'a> {
     /// The release store, checked against its announcement.
     Store {
@@ -106,6 +105,8 @@ pub enum Origin<'a> {
         store: &'a ReleaseStore,
         /// The announcement.
         published: &'a Published,
+        /// Hears of the archive's bytes as they come in.
+        progress: &'a dyn TransferProgress,
     },
     /// Files that are here already.
     Local(&'a LocalRelease),
@@ -194,8 +195,8 @@ impl Origin<'_> {
     async fn fetch_into(&self, cache: &Cache) -> Result<(VerifiedRelease, u64), StageFailure> {
         let limits = ReleaseLimits::default();
         match self {
-            Self::Store { store, published } => {
-                let staged = fetch(store, cache, published, limits).await?;
+            Self::Store { store, published, progress } => {
+                let staged = fetch(store, cache, published, limits, *progress).await?;
                 Ok((staged.verified, staged.wire_bytes))
             }
             Self::Local(local) => Ok((unpack(cache, &local.release, local.archive.clone(), limits).await?, 0)),
@@ -204,9 +205,12 @@ impl Origin<'_> {
 
     fn failed(&self, destination: &Path) -> impl FnOnce(StageFailure) -> CheckoutError {
         let (tag, destination) = (self.id().tag, destination.to_owned());
-        move |failure| match failure {
-            StageFailure::Refused(failure) => CheckoutError::Refused { tag, destination, failure },
-            source => CheckoutError::Failed { tag, destination, source: Box::new(source) },
+        move |failure| {
+            if let StageFailure::Refused(failure) = failure {
+                CheckoutError::Refused { tag, destination, failure: Box::new(failure) }
+            } else {
+                CheckoutError::Failed { tag, destination, source: Box::new(failure) }
+            }
         }
     }
 }
@@ -231,21 +235,32 @@ pub async fn into_cache(
 ) -> Result<CheckedOut, CheckoutError> {
     let place = Cache::new(cache);
     let failed = || origin.failed(cache);
+    let is_new = fs::symlink_metadata(cache).is_err();
     place.ensure().map_err(|error| failed()(error.into()))?;
     let id = origin.id();
     let found = reuse(&place, &id, ReleaseLimits::default()).await;
-    let (verified, means) = match found {
-        Ok(found) => (found.verified, Means::Found),
-        Err(_) => {
-            let (verified, wire_bytes) = origin.fetch_into(&place).await.map_err(failed())?;
-            (verified, Means::Fetched { wire_bytes })
+    let (verified, means) = if let Ok(found) = found {
+        (found.verified, Means::Found)
+    } else {
+        let fetched = origin.fetch_into(&place).await;
+        if is_new && fetched.is_err() {
+            remove_empty(&place);
         }
+        let (verified, wire_bytes) = fetched.map_err(failed())?;
+        (verified, Means::Fetched { wire_bytes })
     };
     let release = verified.release().clone();
     let lock = place.lock().await.map_err(|error| failed()(error.into()))?;
     let switched = spawn_blocking(move || switch(&place, lock, &verified, pin.as_ref(), agent_collects));
     switched.await.map_err(StageFailure::from).flatten().map_err(failed())?;
     Ok(CheckedOut { release, means, moved_aside: None })
+}
+
+/// Takes away the directories of a cache that came to nothing. One that somebody else has begun to fill stays.
+fn remove_empty(cache: &Cache) {
+    for directory in [cache.staging(), cache.releases(), cache.root().to_owned()] {
+        let _ = fs::remove_dir(directory);
+    }
 }
 
 fn switch(
@@ -296,7 +311,7 @@ pub enum DescriptionError {
         /// The release.
         tag: Tag,
         /// What differed first.
-        failure: VerificationFailure,
+        failure: Box<VerificationFailure>,
     },
     /// It could not be read.
     #[error("the description of release `{tag}` cannot be read")]
@@ -313,9 +328,12 @@ pub enum DescriptionError {
 pub async fn describe(store: &ReleaseStore, published: &Published) -> Result<Release, DescriptionError> {
     let described = description(store, published, ReleaseLimits::default()).await;
     let tag = || published.tag.clone();
-    described.map_err(|error| match error {
-        StageFailure::Refused(failure) => DescriptionError::Refused { tag: tag(), failure },
-        source => DescriptionError::Failed { tag: tag(), source: Box::new(source) },
+    described.map_err(|failure| {
+        if let StageFailure::Refused(failure) = failure {
+            DescriptionError::Refused { tag: tag(), failure: Box::new(failure) }
+        } else {
+            DescriptionError::Failed { tag: tag(), source: Box::new(failure) }
+        }
     })
 }
 

@@ -13,7 +13,7 @@ use shared::event::{ObjectReference, Published};
 use shared::limits::ReleaseLimits;
 use shared::release::Release;
 use shared::verification::{VerificationFailure, VerifiedRelease, verify_release_json};
-use streams::release_store::ReleaseStore;
+use streams::release_store::{ReleaseStore, TransferProgress};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -80,6 +80,7 @@ pub(crate) async fn fetch(
     cache: &Cache,
     announced: &Published,
     limits: ReleaseLimits,
+    progress: &dyn TransferProgress,
 ) -> Result<StagedRelease, StageFailure> {
     check_size(&announced.archive, limits.total_bytes.saturating_add(ARCHIVE_OVERHEAD))?;
     let release = description(store, announced, limits).await?;
@@ -95,7 +96,7 @@ pub(crate) async fn fetch(
         })
         .await??
     };
-    let (staging, archive) = download(store, &announced.archive, staging).await?;
+    let (staging, archive) = download(store, &announced.archive, staging, progress).await?;
 
     // Ends the blocking work early when this future is dropped.
     let stop = CancellationToken::new();
@@ -141,6 +142,7 @@ async fn download(
     store: &ReleaseStore,
     object: &ObjectReference,
     staging: StagingDirectory,
+    progress: &dyn TransferProgress,
 ) -> Result<(StagingDirectory, std::fs::File), StageFailure> {
     let mut stream = store.open(object).await?;
     let (chunks, mut queue) = mpsc::channel::<Bytes>(WRITE_QUEUE);
@@ -157,6 +159,7 @@ async fn download(
         match stream.next_chunk().await {
             // A writer that ended early says why below.
             Ok(Some(chunk)) => {
+                progress.advanced(chunk.len() as u64);
                 if chunks.send(chunk).await.is_err() {
                     break;
                 }

@@ -33,7 +33,7 @@ async fn stands(address: SocketAddr, expected: &str) -> Value {
 
 fn publish(world: &World, tag: &str, timestamp: Option<String>) -> Command {
     let mut command = world.publisher();
-    command.args(["--once", "--tag", tag]).arg("--source").arg(contracts(world.directory()));
+    command.args(["--tag", tag]).arg("--source").arg(contracts(world.directory()));
     if let Some(timestamp) = timestamp {
         command.args(["--timestamp", &timestamp]);
     }

@@ -34,7 +34,7 @@ impl Operator {
 
     async fn publish(&self, source: &std::path::Path, tag: &str) {
         let mut command = self.world.publisher();
-        command.args(["--once", "--bundle", "policies", "--tag", tag]).arg("--source").arg(source);
+        command.args(["--bundle", "policies", "--tag", tag]).arg("--source").arg(source);
         succeeded(command).await;
     }
 

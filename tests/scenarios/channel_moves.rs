@@ -1,5 +1,6 @@
 //! What operators do to channels, with the real programs: each order says what it did, and the log shows it once.
 
+use std::fs;
 use std::path::PathBuf;
 
 use acceptance::agent::Agent;
@@ -249,7 +250,26 @@ async fn a_dry_run_foretells_the_move_and_leaves_no_trace() {
     }
     let words = operated(&world, &["channel", "promote", "latest", "b", "--dry-run"]).await;
     assert!(words.starts_with("dry run: latest: a → b (promote); tree "), "{words}");
-    assert!(words.ends_with("; 2 nodes would switch: edge-1, edge-2\n"), "{words}");
+    assert!(words.ends_with(", compatible; 2 nodes would switch: edge-1, edge-2\n"), "{words}");
+}
+
+#[tokio::test]
+async fn a_dry_run_names_what_the_move_would_break() {
+    let world = World::start(&[]).await;
+    let source = published(&world, &["a"]).await;
+    operated(&world, &["channel", "freeze", "latest"]).await;
+    fs::remove_file(source.join("schemas/events.ritual.started.v1.json")).expect("the file is ours");
+    publish_contracts(&world, &source, "b").await;
+    operated(&world, &["channel", "thaw", "latest"]).await;
+    let words = operated(&world, &["channel", "promote", "latest", "b", "--dry-run"]).await;
+    assert!(words.contains(", 1 breaking change; no live node would switch\n"), "{words}");
+    assert!(words.ends_with("\nbreaks events.ritual.started.v1.json: the schema was removed\n"), "{words}");
+    let report = operated_json(&world, &["channel", "promote", "latest", "b", "--dry-run"]).await;
+    assert_eq!(report["preview"]["breaking"][0]["change"], json!("schema_removed"));
+    // The way back takes nothing away.
+    operated(&world, &["channel", "promote", "latest", "b"]).await;
+    let report = operated_json(&world, &["channel", "rollback", "latest", "--dry-run"]).await;
+    assert_eq!(report["preview"]["breaking"], json!([]));
 }
 
 /// Waits until each node's switch to a release is in the log and its entry in the node table.

@@ -210,15 +210,17 @@ async fn altered_objects_and_withdrawn_releases_are_refused_and_the_destination_
     // The archive alone, then its description too.
     for object in release.objects() {
         operator.store.tamper(&object.name, Tampering::RecomputeMeta).await.expect("altered");
-        for dest in ["validation", "new", ".demon/contracts"] {
-            let refused = shell.fails(&format!("demonctl contracts fetch-bundle --tag {bad} --dest {dest}"), 1).await;
+        for dest in ["validation", "new", ".demon/contracts", "fresh/contracts"] {
+            let fetch = format!("demonctl contracts fetch-bundle --cache fresh/contracts --tag {bad} --dest {dest}");
+            let refused = shell.fails(&fetch, 1).await;
             let line = refused.lines().last().expect("an error");
             assert!(line.contains("SHA-256 mismatch: expected ") && line.contains(", got "), "{refused}");
             assert!(line.contains(&object.name), "{refused}");
         }
     }
     assert_eq!((files_in(&operator.path("validation")), files_in(&operator.path(".demon/contracts"))), before);
-    assert_eq!(names_in(shell.directory()), [".demon", "validation"]);
+    assert_eq!(names_in(shell.directory()), [".demon", "fresh", "validation"]);
+    assert_eq!(names_in(&operator.path("fresh")), ["contracts.lock"], "no empty cache either");
 
     let withdrawn = operator.publish("contracts-20250923-00000000").await;
     withdrawn.withdrawn(&operator.world.log().await).await;

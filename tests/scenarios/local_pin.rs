@@ -105,6 +105,8 @@ async fn a_release_fetched_by_hand_stays_until_the_channel_moves() {
     // A restart, a deleted cache and another look at the log change nothing.
     node.agent.process.kill();
     node.agent = node.world.start_agent_in("edge-1", "edge-1 again", node.agent.directories());
+    // The entry may be that of the killed one.
+    node.agent.process.log_line("the release", PATIENCE, |line| line.contains("\"bundle.loaded\"")).await;
     node.shows(Some("v1"), "v1").await;
     node.shell.types("rm -rf contracts/").await;
     node.agent.switched_to("v1").await;
@@ -186,4 +188,25 @@ async fn a_cache_without_an_agent_gets_no_pin_and_no_event() {
     shell.types("demonctl contracts fetch-bundle --tag v1").await;
     assert_eq!(shell.types("ls -A .demon").await, "contracts\ncontracts.lock\n");
     assert_eq!(log.state().await.expect("the log").events, before);
+}
+
+#[tokio::test]
+async fn the_playbooks_restore_works_under_a_running_agent() {
+    let node = Node::running_newest().await;
+    for tag in ["v1", "v2", "v1"] {
+        let restore = format!(
+            "set -e\nrm -rf contracts/\ndemonctl contracts fetch-bundle --tag {tag}\nshasum -a 256 -c contracts/bundle.sha256"
+        );
+        let printed = node.shell.types(&restore).await;
+        assert!(printed.trim_end().ends_with("bundle.json: OK"), "{printed}");
+        assert_eq!(node.agent.active_tag().as_deref(), Some(tag));
+        node.shows(Some(tag), tag).await;
+        assert_eq!(node.agent.active_tag().as_deref(), Some(tag), "the agent does not undo it");
+    }
+    let operator = node.world.raw_operator().await;
+    let log = event_log(&operator).await;
+    for failure in ["bundle.verification_failed", "bundle.download_failed"] {
+        assert!(of_node(&log, failure, "edge-1").is_empty(), "{failure}");
+    }
+    node.agent.flat_view_leads_to("v1").await;
 }

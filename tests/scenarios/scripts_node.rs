@@ -221,6 +221,15 @@ async fn a_weekly_update_that_fails_leaves_the_old_bundle_and_a_backup() {
     assert_eq!(site.restarts(), 2, "with the new bundle and with the old one again");
     let output = site.run(&format!("DEMON_RUNTIME_UNIT=no-such-unit {script}")).await;
     still_old("no such unit", &output, 4);
+    // The source loses the old release meanwhile: only the backup has it.
+    let forgetful = format!("#!/bin/sh\ncase \"$*\" in *{old}*) exit 1 ;; esac\nexec demonctl \"$@\"\n");
+    site.checkout.shims.write_program("forgetful", &forgetful);
+    site.status.set("download_error");
+    let output = site.run(&format!("DEMONCTL_BIN=forgetful {script}")).await;
+    still_old("the source lost it", &output, 5);
+    let left: Vec<_> =
+        fs::read_dir(site.checkout.work().join(".demon")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".failed.")), "{left:?}");
 
     site.succeeded("demonctl contracts validate \"$(ls -d .demon/contracts.backup.* | head -n 1)/bundle.json\"").await;
     site.status.set("loaded");

@@ -154,6 +154,7 @@ fn every_defect_fails_its_own_step() {
         ("no bundle_sha256", manifest("", "bundle_sha256", None), 5, "bundle_sha256"),
         ("another bundle_sha256", manifest("", "bundle_sha256", Some(&other)), 6, digest),
         ("a git.sha of 39 digits", manifest("/git", "sha", Some(&GIT_SHA[1..])), 8, "40"),
+        ("a git.sha with a line's end", manifest("/git", "sha", Some(&format!("{GIT_SHA}\n"))), 8, "40"),
         ("a git.sha in capitals", manifest("/git", "sha", Some(&GIT_SHA.to_uppercase())), 8, "40"),
     ];
     for (what, release, step, word) in cases {
@@ -271,6 +272,18 @@ fn demonctl_is_the_one_that_was_named() {
         let (output, told) = run(&format!("DEMONCTL_BIN={missing} ./scripts/validate-release.sh"));
         assert_eq!((output.status.code(), told.as_str()), (Some(1), ""), "{missing}: {}", both_outputs(&output));
         assert!(stderr(&output).contains(missing), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_manifest_does_not_draw_on_the_terminal() {
+    let checkout = checkout();
+    let mut release = ContractsFiles::fresh();
+    release.manifest["version"] = json!("1.0\u{1b}[2J.0");
+    serve(&checkout, LATEST, &release);
+    for line in ["./scripts/validate-release.sh --verbose", "./scripts/smoke-verify-release.sh"] {
+        let text = succeeded(&checkout, line);
+        assert!(text.contains("1.0?[2J.0") && !text.contains('\u{1b}'), "`{line}`: {text}");
     }
 }
 

@@ -23,8 +23,6 @@ use crate::output::{OutputFormat, print_line, print_rows};
 /// Options of `bundle diff`.
 #[derive(Debug, Args)]
 pub(crate) struct DiffArguments {
-    #[command(flatten)]
-    reader: ReaderArguments,
     /// Tag to compare from; `latest` is what channel `latest` points at
     #[arg(value_name = "FROM")]
     from: String,
@@ -40,6 +38,8 @@ pub(crate) struct DiffArguments {
     /// Form of the output
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    reader: ReaderArguments,
 }
 
 impl DiffArguments {

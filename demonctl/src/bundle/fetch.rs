@@ -16,6 +16,7 @@ use subscriber::checkout::{Foreign, Means, Origin, into_cache, into_directory};
 
 use crate::checkout::{AgentOnDestination, AgentSide, Destination, LogFacts, PinTarget, ReaderArguments};
 use crate::event_text::bytes;
+use crate::fetch_progress::FetchProgress;
 use crate::operator::ActorArguments;
 use crate::output::{OutputFormat, note, print_line};
 
@@ -26,8 +27,6 @@ The files appear with one rename, after every one of them was verified. A --dest
 the bundle is replaced; one that holds anything else is refused. Into an agent's cache the release is laid out as\n\
 the agent does, which keeps it until its channel next moves.")]
 pub(crate) struct FetchArguments {
-    #[command(flatten)]
-    reader: ReaderArguments,
     /// The bundle
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME")]
     bundle: BundleName,
@@ -47,6 +46,8 @@ pub(crate) struct FetchArguments {
     agent: AgentOnDestination,
     #[command(flatten)]
     actor: ActorArguments,
+    #[command(flatten)]
+    reader: ReaderArguments,
 }
 
 impl FetchArguments {
@@ -78,14 +79,15 @@ struct Fetched {
 
 /// Fetches, and says where the files are.
 pub(super) async fn run(arguments: FetchArguments) -> anyhow::Result<ExitCode> {
-    let destination = Destination::new(&arguments.dest)?;
+    let destination = Destination::new(&arguments.dest, &arguments.agent)?;
     let wanted = Wanted::parse(&arguments.tag, &arguments.bundle)?;
     let connection = arguments.reader.connect().await?;
     let log = EventLog::new(connection.clone());
     let resolved = resolve(&log, &arguments.bundle, &wanted).await?;
     let published = &resolved.release.published;
     let store = ReleaseStore::new(connection.clone());
-    let origin = Origin::Store { store: &store, published };
+    let progress = FetchProgress::new(published.archive.size);
+    let origin = Origin::Store { store: &store, published, progress: &progress };
     let checked_out = if destination.is_cache {
         let facts = LogFacts { log: resolved.log, heads: resolved.heads.clone() };
         let (target, actor) = (PinTarget::from(published), arguments.actor.name().ok());
@@ -99,6 +101,7 @@ pub(super) async fn run(arguments: FetchArguments) -> anyhow::Result<ExitCode> {
         let foreign = if arguments.force { Foreign::MoveAside } else { Foreign::Refuse };
         into_directory(&origin, &destination.absolute, known, foreign).await?
     };
+    drop(progress);
     connection.drain().await;
     let release = checked_out.release;
     let (found, wire_bytes) = match checked_out.means {

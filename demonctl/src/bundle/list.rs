@@ -19,14 +19,14 @@ use crate::output::{OutputFormat, print_rows};
 /// Options of `bundle list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
-    #[command(flatten)]
-    reader: ReaderArguments,
     /// List this bundle only [default: every bundle]
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME")]
     bundle: Option<BundleName>,
     /// Form of the output
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    reader: ReaderArguments,
 }
 
 impl ListArguments {
@@ -110,7 +110,7 @@ fn cells(row: &Row) -> Vec<String> {
         row.tag.to_string(),
         row.published_at.to_rfc3339_opts(SecondsFormat::Secs, true),
         row.actor.to_string(),
-        row.tree_digest.short().to_string(),
+        row.tree_digest.short(),
         row.files.to_string(),
         bytes(row.total_bytes),
         or_dash(channels.join(", ")),

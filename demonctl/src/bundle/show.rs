@@ -22,8 +22,6 @@ use crate::output::{OutputFormat, print_line, table};
 /// Options of `bundle show`.
 #[derive(Debug, Args)]
 pub(crate) struct ShowArguments {
-    #[command(flatten)]
-    reader: ReaderArguments,
     /// Tag of the release; `latest` is what channel `latest` points at
     #[arg(value_name = "TAG")]
     tag: String,
@@ -36,6 +34,8 @@ pub(crate) struct ShowArguments {
     /// Form of the output
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    reader: ReaderArguments,
 }
 
 impl ShowArguments {

@@ -17,14 +17,14 @@ use crate::output::{OutputFormat, print_rows};
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
-    #[command(flatten)]
-    connection: ConnectionArguments,
     /// Only channels of this bundle. Default: of every bundle.
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME")]
     bundle: Option<BundleName>,
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    connection: ConnectionArguments,
 }
 
 #[derive(Serialize)]

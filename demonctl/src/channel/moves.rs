@@ -62,8 +62,6 @@ struct OverrideArgument {
 #[derive(Debug, Args)]
 struct MoveArguments {
     #[command(flatten)]
-    connection: ConnectionArguments,
-    #[command(flatten)]
     bundle: BundleArgument,
     /// Why, in words for the log.
     #[arg(long, env = "DEMON_REASON", value_name = "TEXT", value_parser = operator::parse_reason)]
@@ -78,6 +76,8 @@ struct MoveArguments {
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    connection: ConnectionArguments,
 }
 
 impl PromoteArguments {

@@ -26,12 +26,12 @@ pub(crate) struct ShowArguments {
     /// The channel.
     channel: ChannelName,
     #[command(flatten)]
-    connection: ConnectionArguments,
-    #[command(flatten)]
     bundle: BundleArgument,
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    connection: ConnectionArguments,
 }
 
 #[derive(Serialize)]

@@ -19,11 +19,16 @@ use subscriber::checkout::{
 };
 
 use super::source::ContractsSource;
-use crate::checkout::{AgentOnDestination, AgentSide, Destination, LogFacts, PinTarget, ReaderArguments};
+use crate::checkout::{
+    AgentOnDestination, AgentSide, DEFAULT_CACHE, Destination, LogFacts, PinTarget, ReaderArguments,
+};
 use crate::event_text::bytes;
+use crate::fetch_progress::FetchProgress;
 use crate::operator::ActorArguments;
 use crate::output::{note, print_line};
 
+/// What channel `latest` points at, and on GitHub a release of this name.
+const LATEST: &str = "contracts-latest";
 /// Name of the file that commands are pointed at.
 const BUNDLE_FILE: &str = "bundle.json";
 
@@ -35,13 +40,11 @@ switched to atomically; an agent that serves it takes it over within seconds and
 moves. Any other --dest gets the three files as they were released.\n\
 Nothing becomes visible that was not verified; a release that was withdrawn is refused.")]
 pub(crate) struct FetchBundleArguments {
-    #[command(flatten)]
-    reader: ReaderArguments,
     /// Tag of the release to fetch; `contracts-latest` is what channel `latest` points at
-    #[arg(long, env = "DEMON_CONTRACTS_TAG", value_name = "TAG", default_value = "contracts-latest")]
+    #[arg(long, env = "DEMON_CONTRACTS_TAG", value_name = "TAG", default_value = LATEST)]
     tag: String,
     /// Directory to put it into
-    #[arg(long, env = "DEMON_CONTRACTS_CACHE", value_name = "DIRECTORY", default_value = ".demon/contracts")]
+    #[arg(long, env = "DEMON_CONTRACTS_CACHE", value_name = "DIRECTORY", default_value = DEFAULT_CACHE)]
     dest: PathBuf,
     /// Look the release up and show what would be fetched; writes nothing
     #[arg(long, env = "DEMON_DRY_RUN", value_parser = clap::builder::BoolishValueParser::new())]
@@ -56,11 +59,13 @@ pub(crate) struct FetchBundleArguments {
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME", default_value = "contracts")]
     bundle: BundleName,
     #[command(flatten)]
-    github: GitHubArguments,
-    #[command(flatten)]
     agent: AgentOnDestination,
     #[command(flatten)]
     actor: ActorArguments,
+    #[command(flatten)]
+    github: GitHubArguments,
+    #[command(flatten)]
+    reader: ReaderArguments,
 }
 
 /// Form of the output.
@@ -74,10 +79,15 @@ enum FetchFormat {
 }
 
 impl FetchBundleArguments {
+    /// The tag asked for; a variable that is set but empty counts as unset.
+    fn tag(&self) -> &str {
+        if self.tag.is_empty() { LATEST } else { &self.tag }
+    }
+
     /// The effective settings, secrets masked.
     pub(super) fn settings(&self) -> anyhow::Result<Value> {
         Ok(json!({
-            "tag": self.tag, "dest": self.dest, "dry_run": self.dry_run, "format": self.format,
+            "tag": self.tag(), "dest": self.dest, "dry_run": self.dry_run, "format": self.format,
             "source": self.source, "bundle": self.bundle, "agent": self.agent.settings(),
             "connection": self.reader.settings()?, "github": self.github.settings()?,
         }))
@@ -102,7 +112,7 @@ pub(super) async fn run(arguments: FetchBundleArguments) -> anyhow::Result<ExitC
 
 async fn fetch(arguments: &FetchBundleArguments) -> anyhow::Result<()> {
     announce(arguments)?;
-    let destination = Destination::new(&arguments.dest)?;
+    let destination = Destination::new(&arguments.dest, &arguments.agent)?;
     match arguments.source {
         ContractsSource::Nats => from_nats(arguments, &destination).await,
         ContractsSource::Github => from_github(arguments, &destination).await,
@@ -120,13 +130,16 @@ fn announce(arguments: &FetchBundleArguments) -> anyhow::Result<()> {
     }
     print_line(&format!("Destination: {}", arguments.dest.display()))?;
     if arguments.dry_run {
-        print_line(&format!("Would fetch tag: {}", arguments.tag))?;
+        print_line(&format!("Would fetch tag: {}", arguments.tag()))?;
     }
     Ok(())
 }
 
 async fn from_nats(arguments: &FetchBundleArguments, destination: &Destination) -> anyhow::Result<()> {
-    let wanted = Wanted::parse(&arguments.tag, &arguments.bundle)?;
+    let wanted = match arguments.tag() {
+        LATEST => Wanted::HeadOf("latest".parse()?),
+        tag => Wanted::parse(tag, &arguments.bundle)?,
+    };
     let connection = arguments.reader.connect().await?;
     let resolved = resolve(&EventLog::new(connection.clone()), &arguments.bundle, &wanted).await?;
     let published = &resolved.release.published;
@@ -149,17 +162,19 @@ async fn from_nats(arguments: &FetchBundleArguments, destination: &Destination) 
         let (tag, bundle) = (&published.tag, &arguments.bundle);
         bail!("release `{tag}` holds no contracts: fetch it with `demonctl bundle fetch --bundle {bundle}`");
     }
-    let origin = Origin::Store { store: &store, published };
+    let progress = FetchProgress::new(published.archive.size);
+    let origin = Origin::Store { store: &store, published, progress: &progress };
     let facts = LogFacts { log: resolved.log, heads: resolved.heads.clone() };
     let target = PinTarget::from(published);
     let checked_out = check_out(arguments, destination, &origin, &target, &facts).await?;
+    drop(progress);
     connection.drain().await;
     complete(arguments, &checked_out)
 }
 
 async fn from_github(arguments: &FetchBundleArguments, destination: &Destination) -> anyhow::Result<()> {
     let releases = GitHubReleases::new(&arguments.github.settings()?)?;
-    let asked: Tag = arguments.tag.parse()?;
+    let asked: Tag = arguments.tag().parse()?;
     let release = releases.get(&asked).await?;
     let bytes: u64 = release.assets.iter().map(|asset| asset.size).fold(0, u64::saturating_add);
     let files = release.assets.len() as u64;

@@ -28,8 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Options of `contracts list-releases`.
 #[derive(Debug, Args)]
 pub(crate) struct ListReleasesArguments {
-    #[command(flatten)]
-    reader: ReaderArguments,
     /// Most releases to list, from 1 to 1000
     #[arg(
         long,
@@ -50,6 +48,8 @@ pub(crate) struct ListReleasesArguments {
     bundle: BundleName,
     #[command(flatten)]
     github: GitHubArguments,
+    #[command(flatten)]
+    reader: ReaderArguments,
 }
 
 /// Form of the output.

@@ -35,8 +35,6 @@ pub(crate) struct WithdrawArguments {
     /// and is refused.
     tag: Tag,
     #[command(flatten)]
-    connection: ConnectionArguments,
-    #[command(flatten)]
     bundle: BundleArgument,
     /// Why, in words for the log and for everybody who is refused the release later.
     #[arg(long, env = "DEMON_REASON", value_name = "TEXT", value_parser = operator::parse_reason)]
@@ -54,6 +52,8 @@ pub(crate) struct WithdrawArguments {
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    connection: ConnectionArguments,
 }
 
 impl WithdrawArguments {

@@ -17,6 +17,7 @@ use subscriber::node_report::NodeReport;
 
 use super::WaitOutcome;
 use crate::event_text::describe;
+use crate::output::printable;
 
 /// What the nodes should come to.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +78,8 @@ pub(super) struct Followers {
     entries: BTreeMap<NodeName, (NodeReport, DateTime<Utc>)>,
     /// When the log last heard of each node.
     heard: BTreeMap<NodeName, DateTime<Utc>>,
+    /// Each node's last failure: its place among the events.
+    failures: BTreeMap<NodeName, usize>,
     /// Events looked at already.
     seen_events: usize,
     nodes: BTreeSet<NodeName>,
@@ -111,12 +114,15 @@ impl Followers {
         events: &[StoredEvent],
         now: DateTime<Utc>,
     ) {
-        for event in events.iter().skip(self.seen_events) {
+        for (place, event) in events.iter().enumerate().skip(self.seen_events) {
             if let Ok(subject) = event.subject.parse::<EventSubject>()
                 && let (Some(bundle), Scope::Node(node)) = (subject.bundle(), subject.scope())
                 && bundle == goal.bundle
             {
                 self.heard.insert(node.clone(), event.stored_at);
+                if matches!(subject.event_type(), EventType::VerificationFailed | EventType::DownloadFailed) {
+                    self.failures.insert(node.clone(), place);
+                }
             }
         }
         self.seen_events = events.len();
@@ -175,7 +181,10 @@ impl Followers {
         let failed = state_of(history, goal, node)
             .and_then(|state| state.failure.as_ref())
             .filter(|(tag, _)| tag == goal.tag)
-            .map(|(_, event_type)| failure_words(goal, events, node, event_type));
+            .map(|(_, event_type)| {
+                let event = self.failures.get(node).and_then(|place| events.get(*place));
+                failure_words(event, event_type)
+            });
         let entry = self.entries.get(node).map(|(_, stored_at)| *stored_at);
         let last_heard = entry.max(self.heard.get(node).copied());
         let reason = match &failed {
@@ -192,12 +201,10 @@ fn state_of<'a>(history: &'a FleetHistory, goal: &Goal<'_>, node: &NodeName) -> 
 }
 
 /// The failure as the node told it.
-fn failure_words(goal: &Goal<'_>, events: &[StoredEvent], node: &NodeName, event_type: &EventType) -> String {
-    let subject = EventSubject::new(event_type.clone(), goal.bundle.clone(), Scope::Node(node.clone())).to_string();
-    let last = events.iter().rev().find(|event| event.subject == subject);
-    match last.and_then(|event| event.envelope().ok()).map(|(_, envelope)| envelope.event) {
+fn failure_words(event: Option<&StoredEvent>, event_type: &EventType) -> String {
+    match event.and_then(|event| event.envelope().ok()).map(|(_, envelope)| envelope.event) {
         Some(event @ (BundleEvent::VerificationFailed(_) | BundleEvent::DownloadFailed(_))) => {
-            format!("{event_type}: {}", describe(&event))
+            format!("{event_type}: {}", printable(&describe(&event)))
         }
         Some(_) | None => event_type.to_string(),
     }

@@ -268,13 +268,17 @@ fn move_aside(destination: &Path) -> io::Result<PathBuf> {
 /// Brings the files to their place.
 fn place(files: &Path, destination: &Path, release: &Release, among_others: bool) -> io::Result<()> {
     if !among_others && !is_working_directory(destination) {
-        let swapped = match renameat_with(CWD, files, CWD, destination, RenameFlags::EXCHANGE) {
+        let exchange = || renameat_with(CWD, files, CWD, destination, RenameFlags::EXCHANGE);
+        let swapped = match exchange() {
             Ok(()) => true,
-            // Nothing stands there.
-            Err(Errno::NOENT) => {
-                fs::rename(files, destination)?;
-                true
-            }
+            // Nothing stands there, or did until somebody else was faster.
+            Err(Errno::NOENT) => match fs::rename(files, destination) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    exchange()?;
+                    true
+                }
+                renamed => renamed.map(|()| true)?,
+            },
             // A mount point, or a file system without the exchange: file by file.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::BUSY | Errno::XDEV) => false,
             Err(error) => return Err(error.into()),

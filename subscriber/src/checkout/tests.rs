@@ -144,7 +144,7 @@ fn digests_are_compared_in_the_words_of_the_playbook() {
     let error = CheckoutError::Refused {
         tag: "v1".parse().unwrap(),
         destination: PathBuf::from("out"),
-        failure: VerificationFailure::object("contracts/v1.tar.zst", expected, actual),
+        failure: Box::new(VerificationFailure::object("contracts/v1.tar.zst", expected, actual)),
     };
     let text = error.to_string();
     assert!(text.contains(&format!("SHA-256 mismatch: expected {expected}, got {actual}")), "{text}");

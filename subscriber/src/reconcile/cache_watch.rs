@@ -3,7 +3,8 @@
 //! Two looks at names every few seconds. A signal from whoever changed it would be faster, but a process id means nothing
 //! in another container, and a copy restored with `cp` signals nobody.
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, SystemTime};
 
 use shared::identifiers::Tag;
 use tokio::task::spawn_blocking;
@@ -14,6 +15,9 @@ use crate::local_pin::{LocalPin, PinStamp};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(2);
+/// A change that goes on, such as `rm -rf` of the whole cache, is not interfered with: it has ended when nothing has
+/// changed for so long.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// What shows from outside: where `current` leads, and which pin there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,9 @@ struct Shown {
     current: Option<Current>,
     pin: PinStamp,
 }
+
+/// When the cache's own directories last changed; `None` for one that is not there.
+type Activity = [Option<SystemTime>; 2];
 
 /// Compares the cache with what its agent left there.
 #[derive(Debug)]
@@ -47,8 +54,21 @@ impl CacheWatch {
         loop {
             sleep(PERIOD).await;
             if self.has_changed().await {
+                self.quiet().await;
                 return;
             }
+        }
+    }
+
+    async fn quiet(&self) {
+        let mut before = (look(&self.cache).await, activity(&self.cache).await);
+        loop {
+            sleep(QUIET).await;
+            let now = (look(&self.cache).await, activity(&self.cache).await);
+            if now == before {
+                return;
+            }
+            before = now;
         }
     }
 
@@ -63,6 +83,12 @@ impl CacheWatch {
 async fn look(cache: &Cache) -> Option<Shown> {
     let cache = cache.clone();
     let look = move || Shown { current: cache.current().ok(), pin: LocalPin::stamp(&cache) };
+    spawn_blocking(look).await.ok()
+}
+
+async fn activity(cache: &Cache) -> Option<Activity> {
+    let directories = [cache.root().to_owned(), cache.releases()];
+    let look = move || directories.map(|path| fs::metadata(path).and_then(|found| found.modified()).ok());
     spawn_blocking(look).await.ok()
 }
 
@@ -84,9 +110,9 @@ mod tests {
         assert!(watch.has_changed().await);
         watch.expect(Some(&"v1".parse().unwrap()), PinStamp::default()).await;
         assert!(!watch.has_changed().await);
-        std::fs::write(LocalPin::path(&cache), "{}").unwrap();
+        fs::write(LocalPin::path(&cache), "{}").unwrap();
         assert!(watch.has_changed().await);
-        std::fs::remove_dir_all(cache.root()).unwrap();
+        fs::remove_dir_all(cache.root()).unwrap();
         assert!(watch.has_changed().await);
     }
 }

@@ -174,7 +174,7 @@ impl Agent {
         let news = self.state.failures.attempt_is_news(&key, Utc::now());
         self.reporter.refresh_attempt(id, self.running(), news).await;
         let fetched = tokio::select! {
-            fetched = fetch(&self.store, &self.cache, &announced, self.limits) => fetched,
+            fetched = fetch(&self.store, &self.cache, &announced, self.limits, &()) => fetched,
             // Leaves nothing behind: a large release does not hold up the one that is wanted instead.
             () = self.superseded(id, wake_ups) => {
                 tracing::info!(tag = %id.tag, "fetching is given up: another release is desired now");

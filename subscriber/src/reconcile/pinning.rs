@@ -93,11 +93,12 @@ impl Agent {
         }
     }
 
-    /// Ends a pin to a release that can neither be served nor fetched. Says whether it did.
+    /// Ends a pin to a release that can neither be served nor fetched: it came from elsewhere, and the cache was deleted
+    /// since. Says whether it did.
     pub(super) async fn end_impossible_pin(&mut self) -> bool {
         let Some(pin) = self.known_pin.pin.as_ref().map(LocalPin::release) else { return false };
-        let unannounced = self.desired.as_ref() == Some(&pin) && self.announced.is_none();
-        if !unannounced || self.active().is_some_and(|active| active.id == pin) {
+        let announced = self.announced.as_ref().is_some_and(|(_, announced)| announced.tree_digest == pin.tree_digest);
+        if announced || self.desired.as_ref() != Some(&pin) || self.active().is_some_and(|active| active.id == pin) {
             return false;
         }
         let (home, id) = (self.cache.release(&pin.tag), pin);

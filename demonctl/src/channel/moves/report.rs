@@ -3,12 +3,17 @@
 use anyhow::Context as _;
 use publisher::channel::{Freeze, MovePlan, MoveRequest};
 use publisher::channel_history::ChannelHead;
+use publisher::compatibility::BreakingChange;
+use publisher::release_comparison::compare_releases;
 use publisher::release_register::ReleaseRegister;
 use serde::Serialize;
+use shared::daemon::ErrorChain;
 use shared::digest::Sha256Digest;
 use shared::event::{Hold, PromotionCause};
 use shared::identifiers::{ActorName, BundleName, ChannelName, NodeName, Tag};
+use shared::limits::ReleaseLimits;
 use streams::event_log::EventLog;
+use streams::release_store::ReleaseStore;
 
 use crate::event_text::bytes;
 use crate::rollout_wait::WaitOutcome;
@@ -54,6 +59,11 @@ struct Preview {
     total_bytes: Option<u64>,
     /// What a node without a copy fetches.
     archive_bytes: Option<u64>,
+    /// What breaks for who reads the channel's release now; absent where that is not known of such content.
+    breaking: Option<Vec<BreakingChange>>,
+    /// Why the releases were not compared, where they should have been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_compared: Option<String>,
     /// Live nodes that follow the channel and would switch.
     nodes: Vec<NodeName>,
     /// Live nodes that follow the channel and run the release already.
@@ -93,7 +103,20 @@ impl MoveReport {
     ) -> anyhow::Result<Self> {
         let register = ReleaseRegister::read(log, &request.bundle).await.context("the releases cannot be read")?;
         let release = register.find(&plan.to).map(|(release, _)| release);
+        let base = plan.from.as_ref().and_then(|from| register.find(from)).map(|(base, _)| base);
+        let bucket = ReleaseStore::new(log.connection().clone());
+        let compared = match (base, release) {
+            (Some(base), Some(release)) => compare_releases(&bucket, base, release, ReleaseLimits::default()).await,
+            (None, _) | (_, None) => Ok(None),
+        };
+        // A release that cannot be read any more may still be left.
+        let (breaking, not_compared) = match compared {
+            Ok(breaking) => (breaking, None),
+            Err(error) => (None, Some(ErrorChain(&error).to_string())),
+        };
         let preview = Preview {
+            breaking,
+            not_compared,
             hold_before: plan.hold_before,
             files: release.map(|release| release.files),
             total_bytes: release.map(|release| release.total_bytes),
@@ -120,7 +143,7 @@ impl MoveReport {
         })
     }
 
-    /// For people.
+    /// For people: one line, and in a dry run one more for each change that breaks somebody.
     pub(super) fn line(&self) -> String {
         let hold = match self.hold {
             Hold::None => String::new(),
@@ -139,7 +162,10 @@ impl MoveReport {
         };
         match &self.preview {
             None => line,
-            Some(preview) => format!("dry run: {line}; {}", preview.words(self.tree_digest)),
+            Some(preview) => {
+                let breaking = preview.breaking.iter().flatten().map(|change| format!("\nbreaks {change}"));
+                format!("dry run: {line}; {}{}", preview.words(self.tree_digest), breaking.collect::<String>())
+            }
         }
     }
 }
@@ -152,6 +178,13 @@ impl Preview {
             }
             _ => String::new(),
         };
+        let compatibility = match (&self.breaking, &self.not_compared) {
+            (Some(breaking), _) if breaking.is_empty() => ", compatible".to_owned(),
+            (Some(breaking), _) if breaking.len() == 1 => ", 1 breaking change".to_owned(),
+            (Some(breaking), _) => format!(", {} breaking changes", breaking.len()),
+            (None, Some(why)) => format!(", not compared ({why})"),
+            (None, None) => String::new(),
+        };
         let nodes = match self.nodes.len() {
             0 => "no live node would switch".to_owned(),
             count => {
@@ -160,7 +193,7 @@ impl Preview {
                 format!("{count} nodes would switch: {}{more}", named.join(", "))
             }
         };
-        format!("tree {}{size}; {nodes}", tree_digest.short())
+        format!("tree {}{size}{compatibility}; {nodes}", tree_digest.short())
     }
 }
 
