@@ -70,9 +70,9 @@ fn change(before: &FleetTimeline, envelope: &EventEnvelope) -> String {
         BundleEvent::Promoted(data) => {
             let head = before.state.channels.get(&(data.bundle.clone(), data.channel.clone()));
             let what = format!("channel {} of {}", data.channel, data.bundle);
-            let held = if data.hold == Hold::None { String::new() } else { format!(", {}", hold(data.hold)) };
+            let lock = if data.hold == Hold::None { String::new() } else { format!(", {}", hold(data.hold)) };
             let moved = arrow(&what, head.map(|channel| &channel.head.tag), &data.tag);
-            format!("{moved} ({}{held})", cause(data.cause))
+            format!("{moved} ({}{lock})", cause(data.cause))
         }
         BundleEvent::Withdrawn(data) => format!("{} {} must not run any more", data.bundle, data.tag),
         BundleEvent::RefreshAttempt(data) => format!("node {} fetches {}", name(envelope), data.tag),
