@@ -39,7 +39,7 @@ pub struct ExportHeader {
     pub version: u32,
     /// Name of the stream.
     pub stream: String,
-    /// The log's epoch at the end of the export, where it has one.
+    /// The log's epoch when the export was made, where it has one.
     pub epoch: Option<Incarnation>,
     /// The stream sequence up to which the export goes; 0 for an empty log.
     pub last_sequence: u64,
