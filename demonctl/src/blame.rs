@@ -34,11 +34,11 @@ pub(crate) struct BlameArguments {
     /// The bundle. Default: the only one the node has reported about.
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME")]
     bundle: Option<BundleName>,
-    #[command(flatten)]
-    past: PastArguments,
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    past: PastArguments,
     #[command(flatten)]
     connection: ConnectionArguments,
 }

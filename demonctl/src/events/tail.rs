@@ -34,11 +34,11 @@ pub(crate) struct TailArguments {
     /// End after so many events.
     #[arg(long, env = "DEMON_LIMIT", value_name = "N")]
     limit: Option<u64>,
-    #[command(flatten)]
-    filter: EventFilter,
     /// Form of the output; `json` is the same as `jsonl` here, because the output has no end.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    filter: EventFilter,
     #[command(flatten)]
     connection: ConnectionArguments,
 }
