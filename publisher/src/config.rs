@@ -16,7 +16,6 @@ pub use self::faults::ConfigFaults;
 pub use self::publish::{PublishArguments, PublishConfig, parse_time};
 pub use self::publisher::{PublisherArguments, PublisherConfig, SourceConfig, SourceKind};
 pub use self::serve::{Listen, ServeArguments, ServeConfig};
-pub use self::trigger_keys::TriggerKeys;
 
 /// Publishes a source as releases of a bundle and moves a channel to them: once, or whenever there is something new.
 ///

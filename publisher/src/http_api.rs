@@ -28,13 +28,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
+use shared::daemon::api_keys::ApiKeys;
 use streams::connection::{Connection, ConnectionState};
-use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use self::authorization::WrongAttempts;
 pub use self::server::{HttpServer, ListenError};
-use crate::config::TriggerKeys;
 use crate::serving::{RunQueue, ServiceMetrics, StatusBoard};
 
 /// Most bytes of a request's body.
@@ -54,7 +53,7 @@ pub struct HttpApi {
     /// The numbers.
     pub metrics: ServiceMetrics,
     /// Who may order; nobody without it.
-    pub trigger_keys: Option<TriggerKeys>,
+    pub trigger_keys: Option<ApiKeys>,
 }
 
 impl HttpApi {
@@ -83,12 +82,7 @@ fn router(api: HttpApi) -> Router {
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_LIMIT));
     // This one may be told to wait for a run; its own bounds hold.
     let waiting = Router::new().route("/api/publish", post(publish_request::publish));
-    quick
-        .merge(waiting)
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(RequestBodyLimitLayer::new(MOST_BODY_BYTES))
-        .with_state(state)
+    quick.merge(waiting).fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(state)
 }
 
 async fn not_found() -> Refusal {

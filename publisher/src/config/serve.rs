@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::{Serialize, Serializer};
+use shared::daemon::api_keys::ApiKeys;
 use streams::connection_arguments::parse_duration;
 use streams::secret::Secret;
 
 use super::faults::{ConfigFaults, shown};
 use super::publisher::{PublisherArguments, PublisherConfig};
-use super::trigger_keys::TriggerKeys;
+use super::trigger_keys::read_keys;
 use crate::schedule::Schedule;
 
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -79,7 +80,7 @@ pub struct Listen {
     /// The address; port 0 takes a free one.
     pub address: SocketAddr,
     /// The keys; without them there are no triggers.
-    pub trigger_keys: Option<TriggerKeys>,
+    pub trigger_keys: Option<ApiKeys>,
 }
 
 /// Settings of a publisher that stays, each of them checked. Serialising it masks every secret.
@@ -128,15 +129,15 @@ impl ServeArguments {
         }
     }
 
-    fn trigger_keys(&self, faults: &mut ConfigFaults) -> Option<TriggerKeys> {
+    fn trigger_keys(&self, faults: &mut ConfigFaults) -> Option<ApiKeys> {
         let file = self.trigger_key_file.as_ref().filter(|path| !path.as_os_str().is_empty());
         let text = self.trigger_key.as_ref().filter(|key| !key.expose().is_empty());
         match (file, text) {
             (None, None) => None,
-            (Some(path), None) => faults.take(KEY_FILE, TriggerKeys::read(path)),
+            (Some(path), None) => faults.take(KEY_FILE, read_keys(path)),
             (None, Some(text)) => {
-                let keys = TriggerKeys::parse(text.expose());
-                faults.take("--trigger-key (DEMON_PUBLISHER_TRIGGER_KEY)", keys)
+                let keys = ApiKeys::parse(text.expose());
+                faults.take("--trigger-key (DEMON_PUBLISHER_TRIGGER_KEY)", keys)?
             }
             (Some(_), Some(_)) => {
                 faults.add(KEY_FILE, "it and DEMON_PUBLISHER_TRIGGER_KEY are both given: keep one");
@@ -145,7 +146,7 @@ impl ServeArguments {
         }
     }
 
-    fn listen(&self, text: &str, trigger_keys: Option<TriggerKeys>, faults: &mut ConfigFaults) -> Option<Listen> {
+    fn listen(&self, text: &str, trigger_keys: Option<ApiKeys>, faults: &mut ConfigFaults) -> Option<Listen> {
         let Ok(address) = text.parse::<SocketAddr>() else {
             faults.add(LISTEN, format!("`{}` is not ADDRESS:PORT, such as 127.0.0.1:8070, nor `off`", shown(text)));
             return None;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
+use shared::daemon::api_keys::ApiKeys;
 
 use super::{ApiState, Refusal};
-use crate::config::TriggerKeys;
 use crate::serving::count_refused_trigger;
 
 const HOW_TO_ENABLE: &str = "publishing over HTTP is off: give the publisher a key with --trigger-key-file or \
@@ -36,7 +36,7 @@ pub(super) fn authorize(state: &ApiState, headers: &HeaderMap, peer: IpAddr) -> 
     })
 }
 
-fn check(keys: &TriggerKeys, headers: &HeaderMap) -> Result<(), Refusal> {
+fn check(keys: &ApiKeys, headers: &HeaderMap) -> Result<(), Refusal> {
     let unauthorized = |message| Refusal::new(StatusCode::UNAUTHORIZED, message);
     let header = headers.get(AUTHORIZATION).ok_or_else(|| unauthorized(HOW_TO_AUTHORIZE))?;
     let text = header.to_str().map_err(|_| unauthorized(HOW_TO_AUTHORIZE))?;
@@ -44,7 +44,7 @@ fn check(keys: &TriggerKeys, headers: &HeaderMap) -> Result<(), Refusal> {
     if !["token", "bearer"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return Err(unauthorized(HOW_TO_AUTHORIZE));
     }
-    if keys.accept(key.trim()) { Ok(()) } else { Err(unauthorized("this key is not right")) }
+    if keys.accept(key.trim().as_bytes()) { Ok(()) } else { Err(unauthorized("this key is not right")) }
 }
 
 /// Wrong keys by address, in windows of a minute.
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn checked(header: Option<&str>) -> Option<StatusCode> {
-        let keys = TriggerKeys::parse("0123456789abcdef").unwrap();
+        let keys = ApiKeys::parse("0123456789abcdef").unwrap().unwrap();
         let mut headers = HeaderMap::new();
         if let Some(header) = header {
             headers.insert(AUTHORIZATION, header.parse().unwrap());

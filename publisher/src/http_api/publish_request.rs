@@ -1,10 +1,11 @@
 //! The plain order to publish: `{"force": false, "wait": true}`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
@@ -13,7 +14,6 @@ use tokio::time::timeout;
 
 use super::authorization::authorize;
 use super::request_body::read_json;
-use super::server::Peer;
 use super::{ApiState, Refusal, answer};
 use crate::serving::RunResult;
 
@@ -29,11 +29,11 @@ struct Order {
 
 pub(super) async fn publish(
     State(state): State<Arc<ApiState>>,
-    Extension(peer): Extension<Peer>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    authorize(&state, &headers, peer.0)?;
+    authorize(&state, &headers, peer.ip())?;
     let order: Order = read_json(body).await?;
     tracing::info!(force = order.force, wait = order.wait, "a publish was asked for");
     if !order.wait {

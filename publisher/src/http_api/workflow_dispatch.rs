@@ -1,17 +1,17 @@
 //! GitHub's own request for running a workflow, so that the operators' command works with another host and key:
 //! `{"ref": "main", "inputs": {"force_release": "false"}}`, answered with 204 and nothing else.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::authorization::authorize;
 use super::request_body::read_json;
-use super::server::Peer;
 use super::{ApiState, Refusal};
 
 /// The workflow's file name; its number is GitHub's own affair.
@@ -29,11 +29,11 @@ struct Dispatch {
 pub(super) async fn dispatch(
     State(state): State<Arc<ApiState>>,
     Path((owner, repository, workflow)): Path<(String, String, String)>,
-    Extension(peer): Extension<Peer>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    authorize(&state, &headers, peer.0)?;
+    authorize(&state, &headers, peer.ip())?;
     if workflow != WORKFLOW {
         return Err(Refusal::new(StatusCode::NOT_FOUND, format!("the only workflow here is `{WORKFLOW}`")));
     }

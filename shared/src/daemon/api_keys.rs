@@ -7,6 +7,8 @@ use crate::digest::Sha256Digest;
 
 /// Shortest key that is accepted, in bytes: sixteen random letters and digits are out of reach of guessing.
 pub const SHORTEST_KEY: usize = 16;
+/// Longest key that is accepted, in bytes: longer ones are a mistake.
+pub const LONGEST_KEY: usize = 512;
 /// Keys that are valid at once: the old and the new one while they are changed.
 pub const MOST_KEYS: usize = 2;
 
@@ -16,22 +18,26 @@ pub enum ApiKeyError {
     /// A key is too short.
     #[error("a key has fewer than {SHORTEST_KEY} characters")]
     Short,
+    /// A key is too long.
+    #[error("a key has more than {LONGEST_KEY} characters")]
+    Long,
     /// A key holds something that a header cannot carry.
-    #[error("a key holds spaces or characters that are not printable ASCII")]
+    #[error("a key holds characters that no header can carry: use visible ASCII")]
     Unprintable,
     /// There are too many.
     #[error("more than {MOST_KEYS} keys: the old and the new one while you change them")]
     TooMany,
 }
 
-/// The keys that are valid now. `Debug` shows their number only.
+/// The keys that are valid now. `Debug` shows their number only, serialising them a mask.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKeys(Vec<Sha256Digest>);
 
 impl ApiKeys {
-    /// Takes keys separated by commas; `None` where there are none.
+    /// Takes keys separated by commas, spaces or line ends; `None` where there are none.
     pub fn parse(text: &str) -> Result<Option<Self>, ApiKeyError> {
-        let keys: Vec<&str> = text.split(',').map(str::trim).filter(|key| !key.is_empty()).collect();
+        let keys: Vec<&str> =
+            text.split(|letter: char| letter == ',' || letter.is_whitespace()).filter(|key| !key.is_empty()).collect();
         if keys.len() > MOST_KEYS {
             return Err(ApiKeyError::TooMany);
         }
@@ -41,6 +47,9 @@ impl ApiKeys {
             }
             if key.len() < SHORTEST_KEY {
                 return Err(ApiKeyError::Short);
+            }
+            if key.len() > LONGEST_KEY {
+                return Err(ApiKeyError::Long);
             }
         }
         let digests: Vec<Sha256Digest> = keys.into_iter().map(|key| Sha256Digest::of(key.as_bytes())).collect();
@@ -52,6 +61,12 @@ impl ApiKeys {
         let given = Sha256Digest::of(given);
         let matches = self.0.iter().map(|key| key.as_bytes().ct_eq(given.as_bytes()));
         matches.fold(subtle::Choice::from(0), |any, one| any | one).into()
+    }
+}
+
+impl serde::Serialize for ApiKeys {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
     }
 }
 
@@ -78,9 +93,10 @@ mod tests {
 
     #[test]
     fn unusable_keys_are_refused_and_none_is_none() {
-        assert_eq!(ApiKeys::parse(" , "), Ok(None));
+        assert_eq!(ApiKeys::parse(" ,\n"), Ok(None));
         assert_eq!(ApiKeys::parse("short"), Err(ApiKeyError::Short));
-        assert_eq!(ApiKeys::parse("with a space in the middle"), Err(ApiKeyError::Unprintable));
+        assert_eq!(ApiKeys::parse("0123456789abcdé!"), Err(ApiKeyError::Unprintable));
+        assert_eq!(ApiKeys::parse(&"x".repeat(LONGEST_KEY + 1)), Err(ApiKeyError::Long));
         assert_eq!(ApiKeys::parse(&[OLD, NEW, OLD].join(",")), Err(ApiKeyError::TooMany));
     }
 }

@@ -2,17 +2,18 @@
 //! what the daemon is there for.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{ConnectInfo, DefaultBodyLimit};
 use axum::http::StatusCode;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::limit::RequestBodyLimitLayer;
@@ -34,10 +35,12 @@ pub struct HttpLimits {
     pub head_time: Duration,
     /// Bytes of a request's body.
     pub body_bytes: usize,
-    /// Time for a request with its body and its answer.
-    pub request_time: Duration,
+    /// Time for a request with its body and its answer; `None` where the router bounds each of its routes itself.
+    pub request_time: Option<Duration>,
     /// Age at which a connection is closed, whatever it does.
     pub connection_time: Duration,
+    /// Time for answers that are being given when the server stops.
+    pub last_answers: Duration,
 }
 
 impl Default for HttpLimits {
@@ -48,19 +51,21 @@ impl Default for HttpLimits {
             head_bytes: 16 << 10,
             head_time: Duration::from_secs(5),
             body_bytes: 64 << 10,
-            request_time: Duration::from_secs(30),
+            request_time: Some(Duration::from_secs(30)),
             connection_time: Duration::from_mins(5),
+            last_answers: Duration::from_secs(1),
         }
     }
 }
 
-/// Answers requests until `stop` is cancelled; answers that are being written then are finished. Never fails: a client
-/// that breaks off, is slow or sends nonsense ends its own connection only.
+/// Answers requests until `stop` is cancelled; answers that are being given then have a moment left. Never fails: a client
+/// that breaks off, is slow or sends nonsense ends its own connection only. Handlers find the peer in
+/// `ConnectInfo<SocketAddr>`.
 pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, stop: CancellationToken) {
-    let router = router
-        .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(limits.body_bytes))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.request_time));
+    let mut router = router.layer(DefaultBodyLimit::disable()).layer(RequestBodyLimitLayer::new(limits.body_bytes));
+    if let Some(request_time) = limits.request_time {
+        router = router.layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, request_time));
+    }
     let slots = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
     loop {
@@ -68,7 +73,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, st
             () = stop.cancelled() => break,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let (stream, slot) = match accepted {
+        let (stream, peer, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "a connection was not accepted");
@@ -76,23 +81,25 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, st
                 continue;
             }
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        let (router, stop) = (router.clone().layer(Extension(ConnectInfo(peer))), stop.clone());
         connections.spawn(async move {
             answer(stream, router, limits, stop).await;
             drop(slot);
         });
     }
     connections.close();
-    connections.wait().await;
+    if tokio::time::timeout(limits.last_answers, connections.wait()).await.is_err() {
+        tracing::debug!("some requests were not answered");
+    }
 }
 
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, slot))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, slot))
 }
 
 async fn answer(stream: TcpStream, router: Router, limits: HttpLimits, stop: CancellationToken) {
@@ -126,7 +133,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    async fn start(limits: HttpLimits) -> (std::net::SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+    async fn start(limits: HttpLimits) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let router = Router::new()
             .route("/", get(async || "well"))
             .route("/echo", post(async |body: String| body))
@@ -136,7 +143,7 @@ mod tests {
         (address, stop.clone(), tokio::spawn(serve(listener, router, limits, stop)))
     }
 
-    async fn exchange(address: std::net::SocketAddr, request: &str) -> String {
+    async fn exchange(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         // The server may refuse before it has read everything.
         let _ = stream.write_all(request.as_bytes()).await;
@@ -147,7 +154,8 @@ mod tests {
 
     #[tokio::test]
     async fn requests_are_answered_within_their_limits() {
-        let limits = HttpLimits { body_bytes: 10, request_time: Duration::from_millis(50), ..HttpLimits::default() };
+        let limits =
+            HttpLimits { body_bytes: 10, request_time: Some(Duration::from_millis(50)), ..HttpLimits::default() };
         let (address, stop, serving) = start(limits).await;
         let ask = |text: &'static str| exchange(address, text);
         assert!(ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.ends_with("well"));

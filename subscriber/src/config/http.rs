@@ -55,19 +55,9 @@ pub struct HttpConfig {
     /// The address.
     pub bind_address: IpAddr,
     /// The keys; `None` lets everybody ask.
-    #[serde(serialize_with = "masked")]
     pub api_keys: Option<ApiKeys>,
     /// Hours after which a release is stale.
     pub stale_threshold_hours: u32,
-}
-
-// The signature is serde's.
-#[expect(clippy::ref_option, reason = "serde hands a reference to the field")]
-fn masked<S: serde::Serializer>(keys: &Option<ApiKeys>, serializer: S) -> Result<S::Ok, S::Error> {
-    match keys {
-        Some(_) => serializer.serialize_str("***"),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl HttpConfig {
