@@ -153,6 +153,12 @@ pub enum ExportError {
         /// What was read.
         actual: u64,
     },
+    /// The footer is not written as we write it.
+    #[error("the export was altered: its footer in line {line} is not in its own form")]
+    Footer {
+        /// Which, from 1.
+        line: u64,
+    },
     /// Something stands behind the footer.
     #[error("the export was altered: something stands behind its footer")]
     BehindFooter,
