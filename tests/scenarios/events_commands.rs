@@ -65,7 +65,9 @@ async fn list_shows_exactly_what_the_filters_ask_for() {
         (&["--bundle", "contracts", "--from", "7"], vec![7, 8]),
         (&["--bundle", "policies"], vec![]),
         (&["--since", "1h"], vec![1, 2, 3, 4, 5, 6, 7, 8]),
+        (&["--since", "2099-01-01"], vec![]),
         (&["--until", "1h"], vec![]),
+        (&["--until", "2099-01-01T00:00", "--from", "8"], vec![8]),
     ] {
         assert_eq!(listed(&world, filters).await, expected, "{filters:?}");
     }
@@ -244,4 +246,31 @@ async fn replay_folds_a_prefix_and_tells_each_step() {
     let text = String::from_utf8_lossy(&steps.stdout).into_owned();
     assert_eq!(text.lines().count() as u64, loaded_at);
     assert!(text.lines().last().expect("a step").contains("node n1 of contracts: nothing → v1"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_log_every_command_says_so_in_one_line() {
+    let world = World::unprovisioned(&[]).await;
+    let export = world.directory().join("none.jsonl.zst");
+    let export = export.to_str().expect("a path in UTF-8");
+    for arguments in [
+        &["events", "list"] as &[&str],
+        &["events", "tail"],
+        &["events", "show", "1"],
+        &["events", "replay"],
+        &["events", "verify"],
+        &["events", "export", export],
+        &["state"],
+        &["node", "show", "n1"],
+        &["diff", "--from", "1"],
+        &["blame", "n1", "bundle.json"],
+    ] {
+        let mut command = world.demonctl();
+        command.args(arguments);
+        let output = finished(command).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", both_outputs(&output));
+        assert!(said.lines().count() == 1 && said.contains("log"), "{arguments:?}: {said}");
+        assert!(output.stdout.is_empty(), "{arguments:?}: {}", both_outputs(&output));
+    }
 }
