@@ -18,7 +18,7 @@ use streams::connection_arguments::ConnectionArguments;
 use streams::release_store::ReleaseStore;
 
 use crate::operator;
-use crate::output::{OutputFormat, print_line};
+use crate::output::{OutputFormat, print_line, printable};
 use crate::point_in_time::to_the_second;
 use crate::state_report::cause;
 use crate::timeline_reader::{PastArguments, timeline};
@@ -34,11 +34,11 @@ pub(crate) struct BlameArguments {
     /// The bundle. Default: the only one the node has reported about.
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME")]
     bundle: Option<BundleName>,
-    #[command(flatten)]
-    past: PastArguments,
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    past: PastArguments,
     #[command(flatten)]
     connection: ConnectionArguments,
 }
@@ -181,7 +181,7 @@ impl Releases<'_> {
 }
 
 fn print_text(blame: &Blame<'_>) -> anyhow::Result<()> {
-    let line = |name: &str, value: &str| print_line(&format!("{name:<12} {value}"));
+    let line = |name: &str, value: &str| print_line(&format!("{name:<12} {}", printable(value)));
     let (since, active) = (blame.since, blame.active);
     line("file", blame.path.as_str())?;
     line("sha256", &blame.sha256.to_string())?;

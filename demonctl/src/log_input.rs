@@ -15,6 +15,7 @@ use shared::subjects::{EVENT_STREAM, EVENT_SUBJECTS, EventSubject};
 use streams::connection_arguments::ConnectionArguments;
 use streams::event_log::{EventLog, EventPages, EventWithId, Reader};
 use streams::stored_event::StoredEvent;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::operator;
@@ -22,6 +23,8 @@ use crate::output::may_draw;
 
 /// Most events that are handed out at once.
 const PAGE: usize = 1000;
+/// Pages of at most 4 MiB that are read before they are asked for.
+const PAGES_AHEAD: usize = 2;
 /// How long a replica may lag behind what the leader has said.
 const LAG: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -38,14 +41,9 @@ pub(crate) struct LogInput {
 }
 
 enum Input {
-    Server(Box<ServerInput>),
+    /// Pages that a task of their own reads ahead, so that reading and folding go on side by side.
+    Server(mpsc::Receiver<anyhow::Result<Vec<EventWithId>>>),
     Export(Box<ExportReader<'static>>),
-}
-
-struct ServerInput {
-    log: EventLog,
-    pages: EventPages,
-    last_sequence: u64,
 }
 
 impl LogInput {
@@ -65,16 +63,14 @@ impl LogInput {
         let last_sequence = log.state().await.context("cannot ask for the end of the event log")?.last_sequence;
         let epoch = log.last(&EventSubject::epoch_started(EVENT_STREAM), Reader::AnyReplica).await;
         let epoch = epoch.context("cannot read the log's epoch")?.and_then(|event| epoch_of(&event));
-        let pages = log.replay(EVENT_SUBJECTS, 1, last_sequence);
-        let input = Input::Server(Box::new(ServerInput { log: log.clone(), pages, last_sequence }));
+        let input = Input::Server(read_ahead(log, last_sequence));
         Ok(Self { input, stream: EVENT_STREAM.to_owned(), epoch, last_sequence })
     }
 
     /// The same log up to an earlier end.
     pub(crate) fn up_to(mut self, log: &EventLog, last_sequence: u64) -> Self {
         let last_sequence = last_sequence.min(self.last_sequence);
-        let pages = log.replay(EVENT_SUBJECTS, 1, last_sequence);
-        self.input = Input::Server(Box::new(ServerInput { log: log.clone(), pages, last_sequence }));
+        self.input = Input::Server(read_ahead(log, last_sequence));
         self.last_sequence = last_sequence;
         self
     }
@@ -102,10 +98,32 @@ impl LogInput {
     /// The same with the ids that the events were stored under.
     pub(crate) async fn next_page_with_ids(&mut self) -> anyhow::Result<Option<Vec<EventWithId>>> {
         match &mut self.input {
-            Input::Server(input) => input.next_page().await,
+            Input::Server(pages) => pages.recv().await.transpose(),
             Input::Export(reader) => tokio::task::block_in_place(|| page_of_export(reader)),
         }
     }
+}
+
+/// Reads the log up to a stream sequence in a task that ends with its receiver.
+fn read_ahead(log: &EventLog, last_sequence: u64) -> mpsc::Receiver<anyhow::Result<Vec<EventWithId>>> {
+    let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
+    let mut input =
+        ServerInput { log: log.clone(), pages: log.replay(EVENT_SUBJECTS, 1, last_sequence), last_sequence };
+    tokio::spawn(async move {
+        while let Some(page) = input.next_page().await.transpose() {
+            let failed = page.is_err();
+            if sender.send(page).await.is_err() || failed {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+struct ServerInput {
+    log: EventLog,
+    pages: EventPages,
+    last_sequence: u64,
 }
 
 impl ServerInput {

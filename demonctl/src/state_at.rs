@@ -17,11 +17,11 @@ use crate::timeline_reader::{PastArguments, timeline};
                         was known on Wednesday about Tuesday 14:03."
 )]
 pub(crate) struct StateArguments {
-    #[command(flatten)]
-    past: PastArguments,
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    past: PastArguments,
     #[command(flatten)]
     connection: ConnectionArguments,
 }

@@ -184,7 +184,7 @@ fn print_tables(state: &State<'_>) -> anyhow::Result<()> {
             row.moves.len().to_string(),
         ]
     });
-    print_line(&table(&["bundle", "channel", "tag", "since", "cause", "hold", "moved by", "moves"], channels))?;
+    print_line(&table(&["bundle", "channel", "tag", "last move", "cause", "hold", "by", "moves"], channels))?;
     print_line("")?;
     let releases = state.releases.iter().map(|row| {
         let published = &row.announcement.published;

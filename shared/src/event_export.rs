@@ -39,7 +39,7 @@ pub struct ExportHeader {
     pub version: u32,
     /// Name of the stream.
     pub stream: String,
-    /// The log's epoch at the end of the export, where it has one.
+    /// The log's epoch when the export was made, where it has one.
     pub epoch: Option<Incarnation>,
     /// The stream sequence up to which the export goes; 0 for an empty log.
     pub last_sequence: u64,
@@ -152,6 +152,12 @@ pub enum ExportError {
         expected: u64,
         /// What was read.
         actual: u64,
+    },
+    /// The footer is not written as we write it.
+    #[error("the export was altered: its footer in line {line} is not in its own form")]
+    Footer {
+        /// Which, from 1.
+        line: u64,
     },
     /// Something stands behind the footer.
     #[error("the export was altered: something stands behind its footer")]

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use acceptance::handmade_release::{HandmadeRelease, contracts_files};
+use acceptance::handmade_release::{HandmadeRelease, contracts_files, draft};
 use acceptance::raw_client::RawClient;
 use acceptance::reported::{loaded, reported, writer_of};
 use acceptance::stored_log::{event_log, of_node};
@@ -14,6 +14,7 @@ use acceptance::world::{World, both_outputs, finished, succeeded};
 use async_nats::HeaderMap;
 use chrono::Utc;
 use serde_json::Value;
+use shared::event_chain::EventChain;
 use shared::event_export::{ExportReader, ExportWriter, ExportedEvent};
 use streams::release_store::ReleaseStore;
 
@@ -297,7 +298,7 @@ async fn what_somebody_slips_into_the_stream_is_named_with_source_and_place() {
     let forked = String::from_utf8(first_loaded.payload.clone()).expect("text").replace("\"v1\"", "\"v9\"");
     stored(&operator, &first_loaded.subject, forked.into_bytes()).await;
     stored(&operator, "bundle.loaded.contracts.node.n2", first_loaded.payload.clone()).await;
-    stored(&operator, "bundle.loaded.contracts.node.n2", b"garbage".to_vec()).await;
+    stored(&operator, "bundle.loaded.contracts.node.n2", b"garbage \x1b[31m".to_vec()).await;
     let (code, report) = verified(&world).await;
     assert_eq!(code, Some(1));
     let findings = report["findings"].as_array().expect("findings");
@@ -317,4 +318,58 @@ async fn what_somebody_slips_into_the_stream_is_named_with_source_and_place() {
     let text = String::from_utf8_lossy(&table.stdout).into_owned();
     assert_eq!(table.status.code(), Some(1));
     assert!(text.contains("NOT CLEAN, 4 findings"), "{text}");
+
+    // It is shown like all others, and does nothing to the terminal.
+    let garbage = (last + 4).to_string();
+    for arguments in [["events", "show", &garbage], ["events", "list", "--output=table"]] {
+        let mut command = world.demonctl();
+        command.args(arguments);
+        let shown = succeeded(command).await.stdout;
+        assert!(!shown.contains(&0x1b), "{}", String::from_utf8_lossy(&shown));
+        assert!(String::from_utf8_lossy(&shown).contains(&garbage));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_several_pages_is_read_whole_by_every_command() {
+    const EVENTS: u64 = 2_500;
+    let world = World::start(&["n1"]).await;
+    let operator = world.raw_operator().await;
+    let source = "/nodes/n1".parse().expect("a source");
+    let mut chain = EventChain::new("0193b1c27e1f4a558c110242ac120002".parse().expect("an incarnation"), None);
+    for number in 2..=EVENTS {
+        let event = chain.seal(&source, &draft(loaded(&format!("v{number}"), number).into())).expect("a valid event");
+        operator.send(&event.subject.to_string(), None, HeaderMap::new(), event.bytes.clone()).await;
+        chain = chain.after(&event);
+    }
+    eventually("all events", PATIENCE, async || {
+        let state = operator.stream_state("BUNDLE_EVENTS").await;
+        satisfied(state.messages == EVENTS, || format!("{} are stored", state.messages))
+    })
+    .await;
+    let lines = async |arguments: &[&str]| {
+        let mut command = world.demonctl();
+        command.args(arguments);
+        let output = succeeded(command).await.stdout;
+        let lines = String::from_utf8(output).expect("text").lines().map(ToOwned::to_owned).collect::<Vec<_>>();
+        let sequences =
+            lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok()?["stream_sequence"].as_u64());
+        sequences.collect::<Vec<u64>>()
+    };
+    let all: Vec<u64> = (1..=EVENTS).collect();
+    assert_eq!(lines(&["events", "list", "--output", "jsonl"]).await, all);
+    let limit = EVENTS.to_string();
+    assert_eq!(lines(&["events", "tail", "--from", "1", "--limit", &limit, "--output", "jsonl"]).await, all);
+    assert_eq!(lines(&["events", "replay", "--steps", "--output", "jsonl"]).await, all);
+    assert_eq!(lines(&["events", "list", "--tag", "v2300", "--output", "jsonl"]).await, [2300]);
+    let mut state = world.demonctl();
+    state.args(["state", "--at", "1500", "--output", "json"]);
+    let state: Value = serde_json::from_slice(&succeeded(state).await.stdout).expect("JSON");
+    assert_eq!(state["nodes"][0]["active"]["tag"], "v1500");
+    assert_eq!(state["nodes"][0]["activations"].as_array().expect("switches").len(), 1499);
+    let (code, report) = verified(&world).await;
+    assert_eq!((code, report["events"].as_u64()), (Some(0), Some(EVENTS)));
+    let file = exported(&world, "log.jsonl.zst").await;
+    let offline_report = offline(&["events", "verify", "--output", "json"], &file).await;
+    assert_eq!(serde_json::from_slice::<Value>(&offline_report.stdout).expect("JSON"), report);
 }

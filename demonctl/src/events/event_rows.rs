@@ -4,11 +4,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use shared::event_envelope::EventEnvelope;
+use shared::event_type::EventType;
 use shared::fleet_history;
 use streams::stored_event::StoredEvent;
 
 use crate::event_text::describe;
-use crate::output::{OutputFormat, print_line_to_reader, print_rows};
+use crate::output::{OutputFormat, print_line_to_reader, print_rows, printable};
 use crate::point_in_time::to_the_millisecond;
 
 const COLUMNS: [&str; 6] = ["seq", "time", "event", "by", "tag", "what"];
@@ -78,6 +79,12 @@ impl RowPrinter {
         Self::new(format, &COLUMNS)
     }
 
+    /// For events that come one by one: wide enough from the start for what usually comes.
+    pub(super) fn of_live_events(format: OutputFormat) -> Self {
+        let longest = EventType::KNOWN.iter().map(|event_type| event_type.to_string().len()).max();
+        Self { widths: vec![5, 24, longest.unwrap_or(0), 16, 27, 0], ..Self::of_events(format) }
+    }
+
     /// For rows with these columns.
     pub(super) fn new(format: OutputFormat, columns: &[&'static str]) -> Self {
         Self { format, columns: columns.to_vec(), widths: vec![0; columns.len()], printed: 0 }
@@ -96,7 +103,9 @@ impl RowPrinter {
     /// Prints rows; false once nobody reads any more.
     pub(super) fn rows<R: Serialize>(&mut self, rows: &[R], cells: impl Fn(&R) -> Vec<String>) -> anyhow::Result<bool> {
         let table: Vec<Vec<String>> = match self.format {
-            OutputFormat::Table => rows.iter().map(cells).collect(),
+            OutputFormat::Table => {
+                rows.iter().map(|row| cells(row).iter().map(|cell| printable(cell)).collect()).collect()
+            }
             OutputFormat::Json | OutputFormat::Jsonl => Vec::new(),
         };
         let heading = (self.printed == 0 && !table.is_empty()).then(|| self.heading());

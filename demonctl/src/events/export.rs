@@ -32,11 +32,11 @@ pub(crate) struct ExportArguments {
     /// Replace a file that exists.
     #[arg(long, env = "DEMON_EXPORT_FORCE", value_parser = clap::builder::BoolishValueParser::new())]
     force: bool,
-    #[command(flatten)]
-    until: UntilFilter,
     /// Form of what is printed about the export.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    until: UntilFilter,
     #[command(flatten)]
     connection: ConnectionArguments,
 }

@@ -21,13 +21,13 @@ pub(crate) struct ListArguments {
     /// Show at most so many events, the oldest ones.
     #[arg(long, env = "DEMON_LIMIT", value_name = "N")]
     limit: Option<u64>,
+    /// Form of the output.
+    #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
+    output: OutputFormat,
     #[command(flatten)]
     filter: EventFilter,
     #[command(flatten)]
     until: UntilFilter,
-    /// Form of the output.
-    #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
-    output: OutputFormat,
     #[command(flatten)]
     connection: ConnectionArguments,
 }

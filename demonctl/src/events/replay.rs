@@ -19,16 +19,16 @@ use crate::timeline_reader::message;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArguments {
-    #[command(flatten)]
-    file: ExportFileArguments,
-    #[command(flatten)]
-    until: UntilFilter,
     /// Print what each event changed, one line an event, instead of the state at the end.
     #[arg(long, env = "DEMON_REPLAY_STEPS", value_parser = clap::builder::BoolishValueParser::new())]
     steps: bool,
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    file: ExportFileArguments,
+    #[command(flatten)]
+    until: UntilFilter,
     #[command(flatten)]
     connection: ConnectionArguments,
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::event::BundleEvent;
+use shared::event::{BundleEvent, Hold};
 use shared::event_envelope::EventEnvelope;
 use shared::fleet_history;
 use shared::fleet_history::timeline::{FleetTimeline, NodeTimeline};
@@ -11,6 +11,7 @@ use shared::source::Source;
 use streams::stored_event::StoredEvent;
 
 use crate::point_in_time::to_the_millisecond;
+use crate::state_report::{cause, hold};
 
 pub(super) const COLUMNS: [&str; 5] = ["seq", "time", "event", "by", "change"];
 
@@ -68,11 +69,10 @@ fn change(before: &FleetTimeline, envelope: &EventEnvelope) -> String {
         }
         BundleEvent::Promoted(data) => {
             let head = before.state.channels.get(&(data.bundle.clone(), data.channel.clone()));
-            arrow(
-                &format!("channel {} of {}", data.channel, data.bundle),
-                head.map(|channel| &channel.head.tag),
-                &data.tag,
-            )
+            let what = format!("channel {} of {}", data.channel, data.bundle);
+            let lock = if data.hold == Hold::None { String::new() } else { format!(", {}", hold(data.hold)) };
+            let moved = arrow(&what, head.map(|channel| &channel.head.tag), &data.tag);
+            format!("{moved} ({}{lock})", cause(data.cause))
         }
         BundleEvent::Withdrawn(data) => format!("{} {} must not run any more", data.bundle, data.tag),
         BundleEvent::RefreshAttempt(data) => format!("node {} fetches {}", name(envelope), data.tag),

@@ -19,11 +19,14 @@ use uuid::Uuid;
 use super::event_rows::Row;
 use crate::event_text::describe;
 use crate::operator;
-use crate::output::{OutputFormat, print_line};
+use crate::output::{OutputFormat, print_line, printable};
 use crate::point_in_time::to_the_millisecond;
 
 /// How far a source's clock may be ahead of the server's before the whole log is searched for its event.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
+
+/// How much of a payload that is no JSON is shown.
+const RAW_CHARACTERS: usize = 2000;
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArguments {
@@ -117,10 +120,16 @@ struct WholeEvent {
     sha256: Sha256Digest,
     /// Size of the stored payload.
     payload_bytes: usize,
+    /// The beginning of a payload that is no JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<String>,
 }
 
 fn print(format: OutputFormat, event: &StoredEvent) -> anyhow::Result<()> {
-    let whole = WholeEvent { row: Row::new(event), sha256: event.digest(), payload_bytes: event.payload.len() };
+    let row = Row::new(event);
+    let raw = || String::from_utf8_lossy(&event.payload).chars().take(RAW_CHARACTERS).collect();
+    let raw = row.event.is_null().then(raw);
+    let whole = WholeEvent { row, sha256: event.digest(), payload_bytes: event.payload.len(), raw };
     match format {
         OutputFormat::Json => print_line(&serde_json::to_string_pretty(&whole)?),
         OutputFormat::Jsonl => print_line(&serde_json::to_string(&whole)?),
@@ -130,7 +139,7 @@ fn print(format: OutputFormat, event: &StoredEvent) -> anyhow::Result<()> {
 
 fn print_text(whole: &WholeEvent) -> anyhow::Result<()> {
     let row = &whole.row;
-    let line = |name: &str, value: &str| print_line(&format!("{name:<16} {value}"));
+    let line = |name: &str, value: &str| print_line(&format!("{name:<16} {}", printable(value)));
     line("stream sequence", &row.stream_sequence.to_string())?;
     line("stored at", &to_the_millisecond(row.stored_at))?;
     line("subject", &row.subject)?;
@@ -149,7 +158,10 @@ fn print_text(whole: &WholeEvent) -> anyhow::Result<()> {
     }
     line("sha256", &whole.sha256.to_string())?;
     line("bytes", &whole.payload_bytes.to_string())?;
-    print_line(&serde_json::to_string_pretty(&row.event)?)
+    match &whole.raw {
+        Some(raw) => line("raw", raw),
+        None => print_line(&serde_json::to_string_pretty(&row.event)?),
+    }
 }
 
 #[cfg(test)]

@@ -34,11 +34,11 @@ pub(crate) struct TailArguments {
     /// End after so many events.
     #[arg(long, env = "DEMON_LIMIT", value_name = "N")]
     limit: Option<u64>,
-    #[command(flatten)]
-    filter: EventFilter,
     /// Form of the output; `json` is the same as `jsonl` here, because the output has no end.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    filter: EventFilter,
     #[command(flatten)]
     connection: ConnectionArguments,
 }
@@ -62,10 +62,15 @@ pub(super) async fn run(arguments: TailArguments) -> anyhow::Result<ExitCode> {
     // Before the first read, so that nothing stored in between waits for the next look.
     let subjects = [format!("{LIVE_PREFIX}{EVENT_SUBJECTS}")];
     let feed = LiveFeed::subscribe(log.connection(), &subjects).await.context("cannot listen to live events")?;
-    let from = match arguments.from {
-        Some(from) => from,
-        None if arguments.filter.begins_at_a_time() => 1,
-        None => log.state().await.context("cannot ask for the end of the event log")?.last_sequence + 1,
+    let end = log.state().await.context("cannot ask for the end of the event log").map(|state| state.last_sequence);
+    let (from, end) = match arguments.from {
+        // A node's rights suffice then: without the end, a log that was replaced is known by its epoch only.
+        Some(from) => (from, end.unwrap_or(0)),
+        None if arguments.filter.begins_at_a_time() => (1, end.unwrap_or(0)),
+        None => {
+            let end = end?;
+            (end + 1, end)
+        }
     };
     let epoch = epoch(&log).await.context("cannot read the log's epoch")?;
     let format = match arguments.output {
@@ -73,8 +78,8 @@ pub(super) async fn run(arguments: TailArguments) -> anyhow::Result<ExitCode> {
         OutputFormat::Json | OutputFormat::Jsonl => OutputFormat::Jsonl,
     };
     let limit = arguments.limit.unwrap_or(u64::MAX);
-    let printer = RowPrinter::of_events(format);
-    let tail = Tail { log, filter: arguments.filter, from, next: from, epoch, limit, printer, started: false };
+    let printer = RowPrinter::of_live_events(format);
+    let tail = Tail { log, filter: arguments.filter, from, next: from, end, epoch, limit, printer, started: false };
     tail.follow(feed).await
 }
 
@@ -84,6 +89,8 @@ struct Tail {
     from: u64,
     /// The stream sequence behind the last event read.
     next: u64,
+    /// The last stream sequence that is known to exist.
+    end: u64,
     epoch: Option<Incarnation>,
     limit: u64,
     printer: RowPrinter,
@@ -141,6 +148,7 @@ impl Tail {
             let mut rows = Vec::new();
             for event in &page {
                 self.next = event.stream_sequence + 1;
+                self.end = self.end.max(event.stream_sequence);
                 self.epoch = epoch_of(event).or(self.epoch);
                 if event.stream_sequence >= self.from && self.filter.accepts(event) {
                     rows.push(Row::new(event));
@@ -167,13 +175,15 @@ impl Tail {
     /// backup is shorter at first, and has another epoch from then on.
     async fn same_log(&self) -> anyhow::Result<()> {
         // An outage in this very moment is noticed by the next read.
-        let (Ok(epoch), Ok(state)) = (epoch(&self.log).await, self.log.state().await) else { return Ok(()) };
-        if self.next > self.from && state.last_sequence + 1 < self.next {
+        let Ok(epoch) = epoch(&self.log).await else { return Ok(()) };
+        if let Ok(state) = self.log.state().await
+            && state.last_sequence < self.end
+        {
             bail!(
-                "the log ends at event {} now, and event {} was printed: it was replaced by another one; \
+                "the log ends at event {} now, and went up to event {} before: it was replaced by another one; \
                  start again to follow that",
                 state.last_sequence,
-                self.next - 1
+                self.end
             );
         }
         if epoch != self.epoch {

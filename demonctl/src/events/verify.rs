@@ -16,11 +16,11 @@ use crate::timeline_reader::message;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
-    #[command(flatten)]
-    file: ExportFileArguments,
     /// Form of the output. `jsonl` prints one finding a line and nothing else.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    file: ExportFileArguments,
     #[command(flatten)]
     connection: ConnectionArguments,
 }

@@ -13,7 +13,7 @@ use shared::identifiers::{BundleName, NodeName};
 use streams::connection_arguments::ConnectionArguments;
 
 use crate::operator;
-use crate::output::{OutputFormat, print_line, table};
+use crate::output::{OutputFormat, print_line, printable, table};
 use crate::point_in_time::to_the_second;
 use crate::state_report::{AsOf, cause, hold};
 use crate::timeline_reader::{PastArguments, timeline};
@@ -26,11 +26,11 @@ pub(crate) struct ShowArguments {
     /// This bundle only. Default: every bundle the node has reported about.
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME")]
     bundle: Option<BundleName>,
-    #[command(flatten)]
-    past: PastArguments,
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    past: PastArguments,
     #[command(flatten)]
     connection: ConnectionArguments,
 }
@@ -127,7 +127,7 @@ fn report<'a>(
 }
 
 fn print_text(report: &Report<'_>) -> anyhow::Result<()> {
-    let line = |name: &str, value: &str| print_line(&format!("{name:<12} {value}"));
+    let line = |name: &str, value: &str| print_line(&format!("{name:<12} {}", printable(value)));
     print_line("")?;
     line("node", report.node.as_str())?;
     line("bundle", report.bundle.as_str())?;

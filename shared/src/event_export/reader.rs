@@ -122,7 +122,13 @@ impl<'a> ExportReader<'a> {
         if footer.events != self.events {
             return Err(ExportError::Count { expected: footer.events, actual: self.events });
         }
-        if self.line.last() != Some(&b'\n') || self.next_line()? {
+        // Nothing covers the footer but itself: exactly one form of it is accepted.
+        let mut own_form = serde_json::to_vec(&footer).map_err(|source| ExportError::Line { line, source })?;
+        own_form.push(b'\n');
+        if footer.end != EXPORT_FORMAT || own_form != self.line {
+            return Err(ExportError::Footer { line });
+        }
+        if self.next_line()? {
             return Err(ExportError::BehindFooter);
         }
         Ok(footer)

@@ -94,6 +94,23 @@ fn a_cut_off_export_says_so() {
     assert!(matches!(read(&compressed[..compressed.len() - 6]), Err(ExportError::Truncated { .. })));
 }
 
+#[test]
+fn every_byte_of_the_footer_counts() {
+    let text = String::from_utf8(plain(&written(&three()))).unwrap();
+    let other_name = text.replace(r#"{"end":"demon-event-log""#, r#"{"end":"demon-event-lof""#);
+    assert!(matches!(read(other_name.as_bytes()), Err(ExportError::Footer { line: 5 })));
+    let other_form = text.replace(r#"","events":3"#, r#"", "events":3"#);
+    assert!(matches!(read(other_form.as_bytes()), Err(ExportError::Footer { line: 5 })));
+    let footer = text.trim_end().rfind('\n').unwrap() + 1;
+    for at in footer..text.len() {
+        for bit in 0..8 {
+            let mut altered = text.clone().into_bytes();
+            altered[at] ^= 1 << bit;
+            assert!(read(&altered).is_err(), "byte {at}, bit {bit}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_altered_byte_is_found(at in any::<prop::sample::Index>(), flip in 1_u8.., compressed in any::<bool>()) {

@@ -131,8 +131,12 @@ fn nodes(before: &FleetTimeline, after: &FleetTimeline) -> Vec<NodeChange> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::StoredMessage;
-    use super::super::sample_events::{download_failed, loaded, minute, promoted, published, stored, withdrawn};
+    use super::super::sample_events::{
+        any_message, download_failed, loaded, minute, promoted, published, stored, withdrawn,
+    };
     use super::*;
 
     #[test]
@@ -167,5 +171,25 @@ mod tests {
         assert_eq!(nodes, ["edge-1"]);
         let failing = FleetDifference::between(&states[7], &states[8]);
         assert_eq!(failing.nodes[0].failing_after.as_ref().unwrap().tag.as_str(), "v2");
+    }
+
+    proptest! {
+        #[test]
+        fn what_an_event_does_not_touch_did_not_change(messages in proptest::collection::vec(any_message(), 1..30)) {
+            let mut before = FleetTimeline::default();
+            for (number, (subject, payload)) in messages.iter().enumerate() {
+                let mut after = before.clone();
+                let stream_sequence = number as u64 + 1;
+                after.apply(StoredMessage { stream_sequence, stored_at: minute(0), subject, payload });
+                prop_assert!(FleetDifference::between(&after, &after).is_empty());
+                let difference = FleetDifference::between(&before, &after);
+                let named = difference.channels.len()
+                    + difference.published.len()
+                    + difference.withdrawn.len()
+                    + difference.nodes.len();
+                prop_assert!(named <= 1, "one event changes one thing: {:?}", difference);
+                before = after;
+            }
+        }
     }
 }
