@@ -7,7 +7,7 @@ use std::process::Command;
 use acceptance::publishing::{COMMIT, ServerContent, contracts_publish, document, published};
 use acceptance::sample_trees::{change_one_contract, contracts};
 use acceptance::stored_log::{checked_chains, event_log};
-use acceptance::waiting::PATIENCE;
+use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::{World, both_outputs, finished, succeeded};
 use serde_json::{Value, json};
 
@@ -114,9 +114,9 @@ async fn a_dry_run_foretells_the_publish_and_writes_nothing() {
     let mut agent = world.start_agent("n1");
     agent.switched_to(TAG).await;
     let connection = world.operator().await;
-    acceptance::waiting::eventually("the node's entry", PATIENCE, async || {
+    eventually("the node's entry", PATIENCE, async || {
         let entries = streams::node_table::NodeTable::new(connection.clone()).list().await.expect("a table");
-        acceptance::waiting::satisfied(!entries.is_empty(), || "no entry".to_owned())
+        satisfied(!entries.is_empty(), || "no entry".to_owned())
     })
     .await;
 
@@ -125,8 +125,25 @@ async fn a_dry_run_foretells_the_publish_and_writes_nothing() {
     for options in
         [&next_day[..], &[&next_day[..], &["--force"]].concat(), &[&next_day[..], &["--no-promote"]].concat()]
     {
+        // What the node has to say about the last release is said before it is stopped.
+        eventually("the node's report", PATIENCE, async || {
+            let log = event_log(&operator).await;
+            let head = log.iter().rev().find(|message| message.event_type() == "bundle.promoted").expect("a head");
+            let last = log.iter().rev().find(|message| message.event_type() == "bundle.loaded");
+            let reported = last.is_some_and(|last| last.data()["tag"] == head.data()["tag"]);
+            satisfied(reported, || format!("the log has {} events", log.len()))
+        })
+        .await;
         agent.process.signal(rustix::process::Signal::STOP);
-        let before = ServerContent::of(&operator).await;
+        // Its last words may still be on their way.
+        let mut before = ServerContent::of(&operator).await;
+        eventually("the server to rest", PATIENCE, async || {
+            let now = ServerContent::of(&operator).await;
+            let rests = now == before;
+            before = now;
+            satisfied(rests, || "its content changes".to_owned())
+        })
+        .await;
         let foretold = published(&world, &source, &[options, &["--dry-run"]].concat()).await;
         assert_eq!(ServerContent::of(&operator).await, before, "{options:?}");
         agent.process.signal(rustix::process::Signal::CONT);
