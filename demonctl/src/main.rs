@@ -11,6 +11,7 @@ mod checkout;
 mod contracts;
 mod demo;
 mod diff;
+mod empty_variables;
 mod event_text;
 mod events;
 mod fetch_progress;
@@ -36,7 +37,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde_json::Value;
 use shared::daemon::{ErrorChain, LogFormat, LogOutput, initialise_log};
 
@@ -125,7 +126,9 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let CommandLine { print_config, command } = CommandLine::parse();
+    let matches = empty_variables::ignored(CommandLine::command()).get_matches();
+    let CommandLine { print_config, command } =
+        CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if print_config {
         return finish(command.settings().and_then(|settings| {
             output::print_line(&serde_json::to_string_pretty(&settings)?)?;
