@@ -80,6 +80,15 @@ impl ReleaseRegister {
             .find(|data| data.tree_digest == release.tree_digest || data.content_digest == release.content_digest)
     }
 
+    /// The other tags that fall under a withdrawal: of the same tree or content. Newest last.
+    pub(crate) fn fallen_with<'a>(&'a self, withdrawn: &'a Withdrawn) -> impl Iterator<Item = &'a Tag> {
+        let concerned = |data: &Published| {
+            data.tree_digest == withdrawn.tree_digest || data.content_digest == withdrawn.content_digest
+        };
+        let releases = self.releases.iter().map(|(data, _)| data);
+        releases.filter(move |data| data.tag != withdrawn.tag && concerned(data)).map(|data| &data.tag)
+    }
+
     /// The withdrawal of a content.
     pub fn withdrawal_of_content(&self, content_digest: Sha256Digest) -> Option<&Withdrawn> {
         self.withdrawn.iter().find(|data| data.content_digest == content_digest)
@@ -144,6 +153,8 @@ mod tests {
         // The same content under another tag falls with it.
         register.withdrawn.push(withdrawn(&published("v2", "b")));
         assert_eq!(register.newest().unwrap().0.tag.as_str(), "v1");
+        let named = withdrawn(&published("v2", "b"));
+        assert_eq!(register.fallen_with(&named).map(Tag::as_str).collect::<Vec<_>>(), ["v3"]);
         assert!(register.withdrawal_of_content(Sha256Digest::of(b"b")).is_some());
         assert!(register.withdrawal_of_content(Sha256Digest::of(b"a")).is_none());
     }

@@ -46,6 +46,8 @@ pub struct WithdrawalReport {
     pub stream_sequence: u64,
     /// Whether an earlier run had said so.
     pub already_withdrawn: bool,
+    /// Other tags that fall with it, because they have the same tree or content.
+    pub also_withdrawn: Vec<Tag>,
     /// The channels that pointed at it, by name.
     pub channels: Vec<WithdrawnChannel>,
 }
@@ -77,6 +79,8 @@ pub enum ChannelOutcome {
 pub struct WithdrawalPlan {
     /// Whether the release is withdrawn already.
     pub already_withdrawn: bool,
+    /// Other tags that fall with it, because they have the same tree or content.
+    pub also_withdrawn: Vec<Tag>,
     /// The channels that point at it, by name, each with its release and the one it would move to.
     pub channels: Vec<(ChannelName, Tag, Option<Tag>)>,
 }
@@ -132,7 +136,8 @@ pub async fn withdraw(
         };
         channels.extend(left.map_err(failed)?);
     }
-    Ok(WithdrawalReport { withdrawn, stream_sequence, already_withdrawn, channels })
+    let also_withdrawn = register.fallen_with(&withdrawn).cloned().collect();
+    Ok(WithdrawalReport { withdrawn, stream_sequence, already_withdrawn, also_withdrawn, channels })
 }
 
 /// What [`withdraw`] would do now. Writes nothing.
@@ -162,7 +167,8 @@ pub async fn preview_withdrawal(
             }
         }
     }
-    Ok(WithdrawalPlan { already_withdrawn, channels })
+    let also_withdrawn = register.fallen_with(&withdrawn).cloned().collect();
+    Ok(WithdrawalPlan { already_withdrawn, also_withdrawn, channels })
 }
 
 /// Has the withdrawal in the log: an earlier one of the same release, else its own.

@@ -49,7 +49,8 @@ async fn a_withdrawal_moves_every_channel_that_points_at_the_release_and_is_writ
     let foretold = operated(&world, &[&WITHDRAW_C[..], &["--dry-run"]].concat()).await;
     let after = (operator.stream_state(EVENT_STREAM).await, operator.stream_state(RELEASE_STREAM).await);
     assert_eq!(before, after, "a dry run wrote");
-    let stays = "canary: stays at c: it never pointed at a release that may run; its nodes keep their last good one";
+    let stays = "canary: stays at c: it never pointed at a release that may run; its nodes keep their last good one, \
+                 or run on where they have none";
     let prediction =
         format!("dry run: release c of contracts would be withdrawn\nbeta: c → a\n{stays}\nlatest: c → b\n");
     assert_eq!(foretold, prediction);

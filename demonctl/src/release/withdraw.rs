@@ -150,7 +150,7 @@ async fn wait_for_channels(
 async fn confirmed(request: &WithdrawalRequest, plan: WithdrawalPlan) -> anyhow::Result<bool> {
     let channels: Vec<String> =
         plan.channels.iter().map(|(channel, from, to)| report::step(channel, from, to.as_ref())).collect();
-    for line in channels {
+    for line in report::fallen(&plan.also_withdrawn).into_iter().chain(channels) {
         note(&line);
     }
     let question = format!("Withdraw {} of {}, for good, on every node? [y/N] ", request.tag, request.bundle);

@@ -25,6 +25,8 @@ pub(super) struct WithdrawalDocument {
     reason: String,
     /// Whether it was withdrawn before.
     already_withdrawn: bool,
+    /// Other tags that fall with it, because they have the same tree or content.
+    also_withdrawn: Vec<Tag>,
     dry_run: bool,
     /// The channels that pointed at it.
     channels: Vec<ChannelStep>,
@@ -66,6 +68,7 @@ impl WithdrawalDocument {
             actor: withdrawn.actor,
             reason: withdrawn.reason,
             already_withdrawn: report.already_withdrawn,
+            also_withdrawn: report.also_withdrawn.clone(),
             dry_run: false,
             channels: report.channels.iter().map(ChannelStep::done).collect(),
         }
@@ -90,6 +93,7 @@ impl WithdrawalDocument {
             actor,
             reason: request.reason.clone(),
             already_withdrawn: plan.already_withdrawn,
+            also_withdrawn: plan.also_withdrawn,
             dry_run: true,
             channels: plan.channels.into_iter().map(step).collect(),
         }
@@ -111,6 +115,7 @@ impl WithdrawalDocument {
             (true, false) => format!("dry run: release {tag} of {bundle} would be withdrawn"),
             (true, true) => format!("dry run: release {tag} of {bundle} is withdrawn already"),
         }];
+        lines.extend(fallen(&self.also_withdrawn));
         if self.channels.is_empty() {
             lines.push("no channel points at it".to_owned());
         }
@@ -152,12 +157,19 @@ impl ChannelStep {
     }
 }
 
+/// What else falls, in one line; none where nothing does.
+pub(super) fn fallen(tags: &[Tag]) -> Option<String> {
+    let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+    (!tags.is_empty()).then(|| format!("with it, for the same content: {}", tags.join(", ")))
+}
+
 /// Where a channel goes, in one line.
 pub(super) fn step(channel: &ChannelName, from: &Tag, to: Option<&Tag>) -> String {
     match to {
         Some(to) => format!("{channel}: {from} → {to}"),
         None => format!(
-            "{channel}: stays at {from}: it never pointed at a release that may run; its nodes keep their last good one"
+            "{channel}: stays at {from}: it never pointed at a release that may run; its nodes keep their last good one, \
+             or run on where they have none"
         ),
     }
 }
