@@ -9,6 +9,7 @@
 
 mod next_step;
 mod queue;
+mod status;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::next_step::{NextStep, next_step};
 use self::queue::Queue;
 pub use self::queue::{MAX_WAITING, QueueError};
+pub use self::status::{OutboxStatus, Rival};
 use crate::event_log::{EventLog, Expectation, ReadError};
 use crate::event_writer::{ChainFileError, EventWriter};
 
@@ -58,32 +60,6 @@ pub enum RecordError {
     /// It is not durable: the disk fails, or the queue is full.
     #[error("the event is not recorded")]
     Queue(#[source] QueueError),
-}
-
-/// Another writer under the same node name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rival {
-    /// Its incarnation, where its event could be read.
-    pub incarnation: Option<Incarnation>,
-    /// Where its event stands in the log.
-    pub stream_sequence: u64,
-}
-
-/// How an outbox is doing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OutboxStatus {
-    /// Events recorded and not yet in the log.
-    pub waiting: usize,
-    /// Events stored by this process.
-    pub stored: u64,
-    /// Place in the log of the last one.
-    pub last_stream_sequence: Option<u64>,
-    /// Why the first event in the queue is not getting through, if it is not.
-    pub blocked: Option<String>,
-    /// The last other writer noticed under this node's name: an alarm. Both keep running.
-    pub rival: Option<Rival>,
-    /// How often one was noticed.
-    pub rivals_noticed: u64,
 }
 
 /// The durable queue of one node's events and the writer that sends them. Clones share it.
