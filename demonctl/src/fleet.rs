@@ -23,11 +23,11 @@ pub(crate) enum FleetCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    #[command(flatten)]
-    connection: ConnectionArguments,
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    connection: ConnectionArguments,
 }
 
 #[derive(Serialize)]

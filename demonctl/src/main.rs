@@ -11,6 +11,7 @@ mod checkout;
 mod contracts;
 mod demo;
 mod diff;
+mod empty_variables;
 mod event_text;
 mod events;
 mod fetch_progress;
@@ -36,7 +37,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde_json::Value;
 use shared::daemon::{ErrorChain, LogFormat, LogOutput, initialise_log};
 
@@ -93,6 +94,8 @@ enum Command {
     Diff(diff::DiffArguments),
     /// Say which release, commit, promotion and actor put a file's content on a node.
     Blame(Box<blame::BlameArguments>),
+    /// Print the version.
+    Version,
     /// Run a program and stop it when standard input closes.
     #[command(hide = true)]
     Supervise(supervise::SuperviseArguments),
@@ -102,7 +105,7 @@ enum Command {
 }
 
 impl Command {
-    /// The effective settings; none for the hidden commands, whose programs have such a flag themselves.
+    /// The effective settings; none for the version, and for the hidden commands, whose programs have such a flag.
     fn settings(&self) -> anyhow::Result<Value> {
         match self {
             Self::Demo(arguments) => Ok(arguments.settings()),
@@ -117,13 +120,15 @@ impl Command {
             Self::Node(command) => command.settings(),
             Self::Diff(arguments) => arguments.settings(),
             Self::Blame(arguments) => arguments.settings(),
-            Self::Supervise(_) | Self::RunAgent(_) => Ok(Value::Null),
+            Self::Version | Self::Supervise(_) | Self::RunAgent(_) => Ok(Value::Null),
         }
     }
 }
 
 fn main() -> ExitCode {
-    let CommandLine { print_config, command } = CommandLine::parse();
+    let matches = empty_variables::ignored(CommandLine::command()).get_matches();
+    let CommandLine { print_config, command } =
+        CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if print_config {
         return finish(command.settings().and_then(|settings| {
             output::print_line(&serde_json::to_string_pretty(&settings)?)?;
@@ -134,6 +139,9 @@ fn main() -> ExitCode {
         // These two set up what they need themselves.
         Command::Supervise(arguments) => return supervise::run(&arguments),
         Command::RunAgent(arguments) => run_agent::run(*arguments),
+        Command::Version => {
+            output::print_line(concat!("demonctl ", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS)
+        }
         Command::Demo(arguments) => in_runtime(demo::run(arguments)),
         Command::Up(arguments) => in_runtime(up::run(arguments)),
         Command::Events(command) => in_runtime(events::run(command)),
@@ -156,8 +164,11 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
+/// Warnings and worse. What keeps a command from connecting it says itself, in its one line.
+const LOG_FILTER: &str = "warn,async_nats::connector=off";
+
 fn in_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    initialise_log(LogFormat::Text, LogOutput::Stderr, "warn");
+    initialise_log(LogFormat::Text, LogOutput::Stderr, LOG_FILTER);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(work);
     // A blocking thread that hangs on a dead disk must not keep the command from ending.
@@ -172,5 +183,31 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::CommandLine::command().debug_assert();
+    }
+
+    /// An option that stands after those of the connection is shown under their heading.
+    fn misplaced_options(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let connection = ["nats_", "tls_", "credentials", "nkey", "inbox_prefix"];
+        for option in command.get_arguments() {
+            let name = option.get_id().as_str();
+            let belongs = match option.get_help_heading() {
+                Some("NATS connection") => connection.iter().any(|prefix| name.starts_with(prefix)),
+                Some("GitHub releases") => option.get_long().is_some_and(|long| long.starts_with("github-")),
+                _ => true,
+            };
+            if !belongs {
+                found.push(format!("{path} {name}"));
+            }
+        }
+        for inner in command.get_subcommands() {
+            misplaced_options(inner, &format!("{path} {}", inner.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn help_shows_no_option_under_a_heading_of_others() {
+        let mut found = Vec::new();
+        misplaced_options(&super::CommandLine::command(), "demonctl", &mut found);
+        assert!(found.is_empty(), "{found:?}");
     }
 }

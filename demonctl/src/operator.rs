@@ -27,10 +27,26 @@ impl ActorArguments {
         if let Some(actor) = &self.actor {
             return Ok(actor.clone());
         }
-        let login = ["LOGNAME", "USER"].iter().find_map(|variable| std::env::var(variable).ok());
+        let given = ["LOGNAME", "USER"].iter().find_map(|variable| std::env::var(variable).ok());
+        let login = given.filter(|name| !name.is_empty()).or_else(login_of_this_user);
         let login = login.context("no login name is known: say who acts with --actor")?;
         login.parse().context("the login name cannot stand in the log: say who acts with --actor")
     }
+}
+
+/// Containers and timers set neither variable; the system's list of users knows the name all the same.
+fn login_of_this_user() -> Option<String> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    login_name(&users, rustix::process::getuid().as_raw()).map(str::to_owned)
+}
+
+/// The first name that a list in the form of passwd(5) has for a user.
+fn login_name(users: &str, user: u32) -> Option<&str> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
+        (!name.is_empty() && number.parse() == Ok(user)).then_some(name)
+    })
 }
 
 /// The effective settings of the connection, secrets masked.
@@ -62,4 +78,18 @@ pub(crate) fn parse_reason(text: &str) -> Result<String, String> {
         return Err(format!("it is longer than {LONGEST_REASON} bytes"));
     }
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::login_name;
+
+    #[test]
+    fn a_login_name_is_found_by_the_users_number() {
+        let users = "root:x:0:0:root:/root:/bin/sh\n\nbroken\n:x:7:7::/:\nada:x:1000:1000::/home/ada:/bin/sh\n\
+                     eve:x:1000:1000::/home/eve:/bin/sh\n";
+        for (user, name) in [(0, Some("root")), (1000, Some("ada")), (7, None), (5, None)] {
+            assert_eq!(login_name(users, user), name, "user {user}");
+        }
+    }
 }

@@ -23,9 +23,9 @@ use crate::output::{OutputFormat, note, print_line};
 /// Options of `bundle fetch`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The files appear with one rename, after every one of them was verified. A --dest that holds an earlier release of\n\
-the bundle is replaced; one that holds anything else is refused. Into an agent's cache the release is laid out as\n\
-the agent does, which keeps it until its channel next moves.")]
+The files appear with one rename, after every one of them was verified. A --dest that holds an\n\
+earlier release of the bundle is replaced; one that holds anything else is refused. Into an agent's\n\
+cache the release is laid out as the agent does, which keeps it until its channel next moves.")]
 pub(crate) struct FetchArguments {
     /// The bundle
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME")]

@@ -124,6 +124,7 @@ pub(super) async fn run(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
 
 fn for_people(shown: &Shown) -> String {
     let mut rows = vec![
+        ("channel", shown.channel.to_string()),
         ("bundle", shown.bundle.to_string()),
         ("release", shown.tag.to_string()),
         ("tree digest", shown.tree_digest.to_string()),
@@ -153,5 +154,5 @@ fn for_people(shown: &Shown) -> String {
     rows.push(("nodes", format!("{followed} of {} run it", followed + late)));
     rows.extend(shown.stragglers.iter().map(|straggler| ("", straggler.to_string())));
     let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]);
-    table(&["channel", shown.channel.as_str()], rows)
+    table(&["field", "value"], rows)
 }

@@ -35,9 +35,9 @@ const BUNDLE_FILE: &str = "bundle.json";
 /// Options of `contracts fetch-bundle`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Into `.demon/contracts` (or any directory that is an agent's cache) the release is laid out as an agent does and\n\
-switched to atomically; an agent that serves it takes it over within seconds and keeps it until its channel next\n\
-moves. Any other --dest gets the three files as they were released.\n\
+Into `.demon/contracts` (or any directory that is an agent's cache) the release is laid out as an\n\
+agent does and switched to atomically; an agent that serves it takes it over within seconds and\n\
+keeps it until its channel next moves. Any other --dest gets the three files as they were released.\n\
 Nothing becomes visible that was not verified; a release that was withdrawn is refused.")]
 pub(crate) struct FetchBundleArguments {
     /// Tag of the release to fetch; `contracts-latest` is what channel `latest` points at
@@ -63,9 +63,9 @@ pub(crate) struct FetchBundleArguments {
     #[command(flatten)]
     actor: ActorArguments,
     #[command(flatten)]
-    github: GitHubArguments,
-    #[command(flatten)]
     reader: ReaderArguments,
+    #[command(flatten)]
+    github: GitHubArguments,
 }
 
 /// Form of the output.

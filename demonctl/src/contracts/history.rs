@@ -22,14 +22,12 @@ use crate::output::{OutputFormat, note, print_rows};
 
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArguments {
-    #[command(flatten)]
-    connection: ConnectionArguments,
     /// Bundle whose history it is.
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME", default_value = "contracts")]
     bundle: BundleName,
-    /// Most rows to show.
-    #[arg(long, env = "DEMON_LIMIT", value_name = "NUMBER", default_value_t = 10)]
-    limit: usize,
+    /// Most rows to show, from 1 to 1000.
+    #[arg(long, env = "DEMON_LIMIT", value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
     /// Only what this trigger published.
     #[arg(long, value_name = "TRIGGER", value_enum)]
     trigger: Option<TriggerArgument>,
@@ -45,6 +43,8 @@ pub(crate) struct HistoryArguments {
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
+    #[command(flatten)]
+    connection: ConnectionArguments,
 }
 
 impl HistoryArguments {
@@ -116,7 +116,7 @@ pub(super) async fn run(arguments: HistoryArguments) -> anyhow::Result<ExitCode>
     let (bundle, unreadable) = (&arguments.bundle, "cannot read the event log");
     let announcements = log.by_subject(announcements_filter(bundle), 1).collect().await.context(unreadable)?;
     let withdrawals = log.by_subject(withdrawals_filter(bundle), 1).collect().await.context(unreadable)?;
-    let rows = history(&announcements, &withdrawals, &arguments.filter(), arguments.limit);
+    let rows = history(&announcements, &withdrawals, &arguments.filter(), arguments.limit.into());
     print_rows(
         arguments.output,
         &["time", "tag", "trigger", "by", "content", "commit", "seq", "withdrawn"],

@@ -47,9 +47,9 @@ pub(crate) struct ListReleasesArguments {
     #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME", default_value = "contracts")]
     bundle: BundleName,
     #[command(flatten)]
-    github: GitHubArguments,
-    #[command(flatten)]
     reader: ReaderArguments,
+    #[command(flatten)]
+    github: GitHubArguments,
 }
 
 /// Form of the output.

@@ -36,8 +36,6 @@ impl<T: Clone> Given<T> {
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own on the command line")]
 pub(crate) struct PublishingArguments {
     #[command(flatten)]
-    pub(super) connection: ConnectionArguments,
-    #[command(flatten)]
     pub(super) actor: ActorArguments,
 
     /// Channel to move to the release. A held channel stays where it is; to a frozen one nothing is published.
@@ -130,6 +128,10 @@ pub(crate) struct PublishingArguments {
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     pub(super) output: OutputFormat,
+
+    // Last, because the options after it would be shown under its heading.
+    #[command(flatten)]
+    pub(super) connection: ConnectionArguments,
 }
 
 impl PublishingArguments {

@@ -54,7 +54,8 @@ fn refused(preview: &PublishPreview, request: &PublishRequest) -> anyhow::Result
     }
     let breaking = preview.compatibility.as_ref().map_or(0, |comparison| comparison.breaking.len());
     if request.require_compatible && breaking > 0 {
-        bail!("the publish would be refused: {breaking} changes break who reads the release now");
+        let changes = if breaking == 1 { "1 change breaks" } else { &format!("{breaking} changes break") };
+        bail!("the publish would be refused: {changes} who reads the release now");
     }
     Ok(())
 }

@@ -242,7 +242,7 @@ mod tests {
         let held = [("a", Hold::None), ("b", Hold::Held)];
         let frozen = [("a", Hold::None), ("b", Hold::Frozen)];
         let frozen_words =
-            "channel `latest` is frozen at `b` by `ada` since 1970-01-01T00:00:00Z: thaw it, or override";
+            "channel `latest` is frozen at `b` by `ada` since 1970-01-01T00:00:00Z: thaw it, or move it all the same (--override)";
         for (moves, withdrawn, order, freeze, expected) in [
             (&[][..], None, promote("a"), Freeze::Respect, "Promote a None"),
             (&free, None, promote("c"), Freeze::Respect, "Promote c None"),

@@ -130,7 +130,7 @@ pub enum MoveError {
         channel: ChannelName,
     },
     /// The channel is frozen.
-    #[error("channel `{channel}` is frozen at `{tag}` by `{actor}` since {}: thaw it, or override", .since.to_rfc3339_opts(SecondsFormat::Secs, true))]
+    #[error("channel `{channel}` is frozen at `{tag}` by `{actor}` since {}: thaw it, or move it all the same (--override)", .since.to_rfc3339_opts(SecondsFormat::Secs, true))]
     Frozen {
         /// The channel.
         channel: ChannelName,
