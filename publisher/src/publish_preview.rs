@@ -11,11 +11,11 @@ use streams::release_store::ReleaseStore;
 
 use crate::announcement::AnnouncedRelease;
 use crate::build::{BuiltRelease, SourceContent, build};
-use crate::channel::{AutomaticPromotion, read_history, would_be_left_alone};
+use crate::channel::{AutomaticPromotion, FrozenSince, read_history, would_be_left_alone};
 use crate::channel_history::ChannelHistory;
 use crate::progress::Progress;
 use crate::publish_cycle::{
-    Comparison, Decision, FrozenSince, Novelty, PublishError, PublishRequest, decide, facts, gates, new_facts,
+    Comparison, Decision, Novelty, PublishError, PublishRequest, decide, facts, gates, new_facts,
 };
 use crate::release_register::ReleaseRegister;
 
