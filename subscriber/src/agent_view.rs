@@ -32,6 +32,23 @@ pub(crate) struct AgentView {
     pub changed_at: DateTime<Utc>,
 }
 
+impl AgentView {
+    /// What an agent shows that has just started.
+    pub(crate) fn starting(report: NodeReport, cache: PathBuf) -> Self {
+        Self {
+            changed_at: report.started_at,
+            report,
+            disabled: false,
+            cache,
+            connected: false,
+            connection_fault: None,
+            git_sha: None,
+            manifest: None,
+            trouble: None,
+        }
+    }
+}
+
 /// What the agent reads from a contracts release's `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct ManifestFacts {
