@@ -10,7 +10,7 @@ use shared::limits::ReleaseLimits;
 use streams::event_log::EventLog;
 use streams::release_store::ReleaseStore;
 
-use super::{GitHubReleaseError, RunError, RunReport};
+use super::{GitHubReleaseError, RunError, RunReport, log_report};
 use crate::announcement::AnnouncedRelease;
 use crate::author::Author;
 use crate::channel::{AutomaticPromotion, promote_published};
@@ -75,6 +75,8 @@ impl GitHubSource {
             None => None,
         };
         if let Some(fault) = fault {
+            // An error has no place for them, and each of them is in the log for good.
+            report.releases.iter().filter(|release| release.novelty != Novelty::AlreadyAnnounced).for_each(log_report);
             return Err(fault);
         }
         self.finished = (!promotion.as_ref().is_some_and(waits_for_a_thaw)).then_some(listed);
