@@ -1,7 +1,8 @@
 //! Announcing a stored release: `bundle.published` on the tag's own subject.
 
-use shared::event::{BundleEvent, Published, Trigger};
-use shared::identifiers::Tag;
+use shared::event::{BundleEvent, ObjectReference, Published, Trigger};
+use shared::identifiers::{ActorName, Tag};
+use shared::release::Release;
 use shared::subjects::EventSubject;
 use streams::event_log::{AppendError, EventLog, ReadError, Reader};
 use streams::event_writer::WriteError;
@@ -9,6 +10,7 @@ use streams::stored_event::StoredEvent;
 use thiserror::Error;
 
 use crate::author::Author;
+use crate::release_facts::ReleaseFacts;
 use crate::stored_release::StoredRelease;
 
 /// Attempts before an announcement gives up against others on the same subject.
@@ -113,7 +115,16 @@ async fn append(
 }
 
 fn published(stored: &StoredRelease, author: &Author) -> Published {
-    let release = stored.release();
+    announcement_of(stored.release(), stored.facts(), [stored.archive(), stored.release_json()], author.name())
+}
+
+/// What is said about a release whose archive and `release.json` lie in these objects.
+pub(crate) fn announcement_of(
+    release: &Release,
+    facts: &ReleaseFacts,
+    [archive, release_json]: [&ObjectReference; 2],
+    actor: &ActorName,
+) -> Published {
     Published {
         bundle: release.bundle().clone(),
         tag: release.tag().clone(),
@@ -121,11 +132,11 @@ fn published(stored: &StoredRelease, author: &Author) -> Published {
         content_digest: release.content_digest(),
         files: release.files().len() as u64,
         total_bytes: release.total_bytes(),
-        archive: stored.archive().clone(),
-        release: stored.release_json().clone(),
-        git: stored.facts().git.clone(),
-        trigger: stored.facts().trigger,
-        actor: author.name().clone(),
+        archive: archive.clone(),
+        release: release_json.clone(),
+        git: facts.git.clone(),
+        trigger: facts.trigger,
+        actor: actor.clone(),
     }
 }
 

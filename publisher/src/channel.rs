@@ -17,7 +17,7 @@ use streams::stored_event::StoredEvent;
 
 pub(crate) use self::decision::DecidedMove;
 use self::decision::{Decision, points_at};
-pub use self::order::{AutomaticPromotion, ChannelMove, Freeze, MoveError, MovePlan, MoveRequest, Order};
+pub use self::order::{AutomaticPromotion, ChannelMove, Freeze, FrozenSince, MoveError, MovePlan, MoveRequest, Order};
 use crate::announcement::AnnouncedRelease;
 use crate::author::Author;
 use crate::channel_history::{ChannelHead, ChannelHistory};

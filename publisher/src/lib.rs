@@ -39,4 +39,6 @@ pub mod serving;
 pub mod source;
 pub mod stored_release;
 pub mod tag;
+#[cfg(test)]
+mod test_releases;
 pub mod withdrawal;

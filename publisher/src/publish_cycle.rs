@@ -18,7 +18,7 @@ use streams::release_store::ReleaseStore;
 use self::decision::taken;
 pub(crate) use self::decision::{Decision, decide};
 pub use self::error::PublishError;
-pub use self::gates::{BaseError, Comparison, FrozenSince};
+pub use self::gates::{BaseError, Comparison};
 use crate::announcement::{AnnouncedRelease, announce, announce_again};
 use crate::author::Author;
 use crate::build::{SourceContent, build};

@@ -9,13 +9,13 @@ use shared::identifiers::{ActorName, Tag};
 use streams::event_log::EventLog;
 use streams::release_store::ReleaseStore;
 
-use crate::announcement::AnnouncedRelease;
-use crate::build::{BuiltRelease, SourceContent, build};
-use crate::channel::{AutomaticPromotion, read_history, would_be_left_alone};
+use crate::announcement::{AnnouncedRelease, announcement_of};
+use crate::build::{SourceContent, build};
+use crate::channel::{AutomaticPromotion, FrozenSince, read_history, would_be_left_alone};
 use crate::channel_history::ChannelHistory;
 use crate::progress::Progress;
 use crate::publish_cycle::{
-    Comparison, Decision, FrozenSince, Novelty, PublishError, PublishRequest, decide, facts, gates, new_facts,
+    Comparison, Decision, Novelty, PublishError, PublishRequest, decide, facts, gates, new_facts,
 };
 use crate::release_register::ReleaseRegister;
 
@@ -125,22 +125,6 @@ async fn built(
         Some((_, bucket)) => facts(bucket, content.content_digest(), request, tag).await?,
     };
     let built = build(content.clone(), facts, request.limits, progress.clone()).await.map_err(PublishError::Build)?;
-    Ok(announcement_of(&built, actor))
-}
-
-fn announcement_of(built: &BuiltRelease, actor: &ActorName) -> Published {
-    let release = built.release();
-    Published {
-        bundle: release.bundle().clone(),
-        tag: release.tag().clone(),
-        tree_digest: release.tree_digest(),
-        content_digest: release.content_digest(),
-        files: release.files().len() as u64,
-        total_bytes: release.total_bytes(),
-        archive: built.archive_reference().clone(),
-        release: built.release_reference().clone(),
-        git: built.facts().git.clone(),
-        trigger: built.facts().trigger,
-        actor: actor.clone(),
-    }
+    let objects = [built.archive_reference(), built.release_reference()];
+    Ok(announcement_of(built.release(), built.facts(), objects, actor))
 }

@@ -3,7 +3,7 @@
 //! Read complete as of the stream's leader, because publishing and moving a channel decide for people.
 
 use shared::digest::Sha256Digest;
-use shared::event::{BundleEvent, Published, Withdrawn};
+use shared::event::{BundleEvent, Promoted, Published, Withdrawn};
 use shared::identifiers::{BundleName, Tag};
 use shared::subjects::{announcements_filter, withdrawals_filter};
 use streams::event_log::{EventLog, ReadError, Reader};
@@ -89,6 +89,13 @@ impl ReleaseRegister {
         releases.filter(move |data| data.tag != withdrawn.tag && concerned(data)).map(|data| &data.tag)
     }
 
+    /// The release that a channel's move named, if it may run: announced with the same tree, and not withdrawn.
+    pub fn usable(&self, promoted: &Promoted) -> Option<&Published> {
+        let (release, _) = self.find(&promoted.tag)?;
+        let may_run = release.tree_digest == promoted.tree_digest && self.withdrawal_of(release).is_none();
+        may_run.then_some(release)
+    }
+
     /// The withdrawal of a content.
     pub fn withdrawal_of_content(&self, content_digest: Sha256Digest) -> Option<&Withdrawn> {
         self.withdrawn.iter().find(|data| data.content_digest == content_digest)
@@ -110,37 +117,8 @@ pub(crate) async fn read_complete(log: &EventLog, filter: &str) -> Result<Vec<St
 
 #[cfg(test)]
 mod tests {
-    use shared::event::{ObjectReference, Trigger};
-
     use super::*;
-
-    fn published(tag: &str, content: &str) -> Published {
-        let object = ObjectReference { name: "x".to_owned(), size: 1, sha256: Sha256Digest::of(b"x") };
-        Published {
-            bundle: "contracts".parse().unwrap(),
-            tag: tag.parse().unwrap(),
-            tree_digest: Sha256Digest::of(format!("{tag} {content}").as_bytes()),
-            content_digest: Sha256Digest::of(content.as_bytes()),
-            files: 1,
-            total_bytes: 1,
-            archive: object.clone(),
-            release: object,
-            git: None,
-            trigger: Trigger::Local,
-            actor: "main".parse().unwrap(),
-        }
-    }
-
-    fn withdrawn(release: &Published) -> Withdrawn {
-        Withdrawn {
-            bundle: release.bundle.clone(),
-            tag: release.tag.clone(),
-            tree_digest: release.tree_digest,
-            content_digest: release.content_digest,
-            reason: "broken".to_owned(),
-            actor: "ada".parse().unwrap(),
-        }
-    }
+    use crate::test_releases::{published, withdrawn};
 
     #[test]
     fn the_newest_release_is_the_last_announced_that_is_not_withdrawn() {

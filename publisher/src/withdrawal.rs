@@ -126,10 +126,10 @@ pub async fn withdraw(
     author.settle(log).await.map_err(WithdrawalError::Write)?;
     let (withdrawn, stream_sequence, already_withdrawn) = announce(log, author, request).await?;
     // Read after the event: what was withdrawn by then is no place to go.
-    let register = ReleaseRegister::read(log, &request.bundle).await.map_err(WithdrawalError::Read)?;
+    let mut register = ReleaseRegister::read(log, &request.bundle).await.map_err(WithdrawalError::Read)?;
     let mut channels = Vec::new();
     for (channel, history) in histories(log, &request.bundle).await.map_err(WithdrawalError::Read)? {
-        let left = leave(log, author, &withdrawn, &request.reason, &register, &channel, history).await;
+        let left = leave_for_good(log, author, &withdrawn, &request.reason, &mut register, &channel, history).await;
         let failed = |source| {
             let (tag, channel) = (request.tag.clone(), channel.clone());
             WithdrawalError::Channel { tag, channel, source: Box::new(source) }
@@ -203,12 +203,39 @@ pub(crate) async fn catch_up(
     author: &mut Author,
     moved: &Promoted,
 ) -> Result<Option<Withdrawn>, MoveError> {
-    let register = ReleaseRegister::read(log, &moved.bundle).await.map_err(MoveError::Read)?;
-    let release = register.find(&moved.tag).map(|(release, _)| release);
-    let Some(withdrawn) = release.and_then(|release| register.withdrawal_of(release)) else { return Ok(None) };
+    let mut register = ReleaseRegister::read(log, &moved.bundle).await.map_err(MoveError::Read)?;
+    let Some(withdrawn) = withdrawal_of_target(&register, moved).cloned() else { return Ok(None) };
     let history = read_history(log, &moved.bundle, &moved.channel).await.map_err(MoveError::Read)?;
-    leave(log, author, withdrawn, &withdrawn.reason, &register, &moved.channel, history).await?;
-    Ok(Some(withdrawn.clone()))
+    leave_for_good(log, author, &withdrawn, &withdrawn.reason, &mut register, &moved.channel, history).await?;
+    Ok(Some(withdrawn))
+}
+
+/// The withdrawal that the release falls under which a move named.
+fn withdrawal_of_target<'a>(register: &'a ReleaseRegister, moved: &Promoted) -> Option<&'a Withdrawn> {
+    register.find(&moved.tag).and_then(|(release, _)| register.withdrawal_of(release))
+}
+
+/// Moves one channel away from the release, and on where what it went to was withdrawn at the same moment: whoever did
+/// that looked at the channel before it came there. Leaves the register as it was last read.
+async fn leave_for_good(
+    log: &EventLog,
+    author: &mut Author,
+    withdrawn: &Withdrawn,
+    reason: &str,
+    register: &mut ReleaseRegister,
+    channel: &ChannelName,
+    history: ChannelHistory,
+) -> Result<Option<WithdrawnChannel>, MoveError> {
+    let mut left = leave(log, author, withdrawn, reason, register, channel, history).await?;
+    // Each round goes to another release of the channel, so this ends.
+    while let Some(WithdrawnChannel { outcome: ChannelOutcome::Moved(head), .. }) = &left {
+        *register = ReleaseRegister::read(log, &withdrawn.bundle).await.map_err(MoveError::Read)?;
+        let Some(also) = withdrawal_of_target(register, &head.promoted) else { break };
+        let history = read_history(log, &withdrawn.bundle, channel).await.map_err(MoveError::Read)?;
+        let Some(next) = leave(log, author, also, &also.reason, register, channel, history).await? else { break };
+        left = left.map(|left| WithdrawnChannel { outcome: next.outcome, ..left });
+    }
+    Ok(left)
 }
 
 /// Moves one channel away from the release, where it points at it.

@@ -9,6 +9,7 @@
 
 mod next_step;
 mod queue;
+mod status;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::next_step::{NextStep, next_step};
 use self::queue::Queue;
 pub use self::queue::{MAX_WAITING, QueueError};
+pub use self::status::{OutboxStatus, Rival};
 use crate::event_log::{EventLog, Expectation, ReadError};
 use crate::event_writer::{ChainFileError, EventWriter};
 
@@ -58,32 +60,6 @@ pub enum RecordError {
     /// It is not durable: the disk fails, or the queue is full.
     #[error("the event is not recorded")]
     Queue(#[source] QueueError),
-}
-
-/// Another writer under the same node name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rival {
-    /// Its incarnation, where its event could be read.
-    pub incarnation: Option<Incarnation>,
-    /// Where its event stands in the log.
-    pub stream_sequence: u64,
-}
-
-/// How an outbox is doing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OutboxStatus {
-    /// Events recorded and not yet in the log.
-    pub waiting: usize,
-    /// Events stored by this process.
-    pub stored: u64,
-    /// Place in the log of the last one.
-    pub last_stream_sequence: Option<u64>,
-    /// Why the first event in the queue is not getting through, if it is not.
-    pub blocked: Option<String>,
-    /// The last other writer noticed under this node's name: an alarm. Both keep running.
-    pub rival: Option<Rival>,
-    /// How often one was noticed.
-    pub rivals_noticed: u64,
 }
 
 /// The durable queue of one node's events and the writer that sends them. Clones share it.
@@ -336,68 +312,4 @@ enum LogEndError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use chrono::DateTime;
-    use shared::event::{BundleEvent, FetchStrategy, RefreshAttempt};
-    use shared::identifiers::EventId;
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn node() -> NodeName {
-        "edge-17".parse().unwrap()
-    }
-
-    fn draft(number: u128) -> EventDraft {
-        EventDraft {
-            id: EventId::from_uuid(Uuid::from_u128(number)),
-            time: DateTime::UNIX_EPOCH,
-            event: BundleEvent::RefreshAttempt(RefreshAttempt {
-                bundle: "contracts".parse().unwrap(),
-                tag: "v1".parse().unwrap(),
-                tree_digest: Sha256Digest::of(b"tree"),
-                base_tag: None,
-                strategy: FetchStrategy::Archive,
-            }),
-        }
-    }
-
-    #[tokio::test]
-    async fn what_was_recorded_is_there_after_a_crash_under_the_same_incarnation() {
-        let directory = tempfile::tempdir().unwrap();
-        let outbox = Outbox::open(directory.path(), node()).unwrap();
-        let incarnation = outbox.incarnation();
-        outbox.record(draft(1)).await.unwrap();
-        outbox.record(draft(2)).await.unwrap();
-        assert_eq!(outbox.status().borrow().waiting, 2);
-        assert!(matches!(
-            Outbox::open(directory.path(), node()),
-            Err(OutboxError::Writer(ChainFileError::InUse { .. }))
-        ));
-        drop(outbox);
-
-        let outbox = Outbox::open(directory.path(), node()).unwrap();
-        assert_eq!((outbox.incarnation(), outbox.status().borrow().waiting), (incarnation, 2));
-    }
-
-    #[tokio::test]
-    async fn a_crash_between_storing_and_removing_an_entry_does_not_send_it_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let outbox = Outbox::open(directory.path(), node()).unwrap();
-        outbox.record(draft(1)).await.unwrap();
-        outbox.record(draft(2)).await.unwrap();
-        drop(outbox);
-
-        let file = directory.path().join("writer.json");
-        let state = fs::read_to_string(&file).unwrap();
-        let stored = state.replace("\"last_stored\":null", &format!("\"last_stored\":\"{}\"", draft(1).id));
-        assert_ne!(state, stored);
-        fs::write(&file, stored).unwrap();
-
-        let outbox = Outbox::open(directory.path(), node()).unwrap();
-        assert_eq!(outbox.inner.queue.first(), Some(draft(2)));
-        assert_eq!(outbox.status().borrow().waiting, 1);
-    }
-}
+mod tests;

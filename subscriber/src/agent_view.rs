@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use shared::identifiers::Tag;
 
+use crate::config::AgentConfig;
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
 
@@ -131,6 +132,21 @@ impl BundleState {
 }
 
 impl AgentView {
+    /// What is shown before anything is known but the node's own words.
+    pub(crate) fn at_start(report: NodeReport, config: &AgentConfig) -> Self {
+        Self {
+            changed_at: report.started_at,
+            report,
+            disabled: config.skip_contract_bundle,
+            cache: config.cache.clone(),
+            connected: false,
+            connection_fault: None,
+            git_sha: None,
+            manifest: None,
+            trouble: None,
+        }
+    }
+
     /// How the bundle stands. A cause comes before what follows from it, so that alerts on the cause fire.
     pub(crate) fn state(&self, stale_after: TimeDelta, now: DateTime<Utc>) -> BundleState {
         if self.disabled {

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use shared::digest::Sha256Digest;
 use shared::identifiers::{BundleName, ChannelName, Incarnation, NodeName, Tag};
 
+use crate::config::{AgentConfig, Follow};
+
 /// What a node says about itself with each heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
@@ -40,6 +42,31 @@ pub struct NodeReport {
     pub alarms: Vec<String>,
     /// When the agent started, by its own clock.
     pub started_at: DateTime<Utc>,
+}
+
+impl NodeReport {
+    /// What a node says before it has looked at anything.
+    pub(crate) fn at_start(config: &AgentConfig, incarnation: Incarnation, started_at: DateTime<Utc>) -> Self {
+        let pinned = match &config.follow {
+            Follow::Tag(tag) => Some(tag.clone()),
+            Follow::Channel(_) => None,
+        };
+        Self {
+            node: config.node.clone(),
+            bundle: config.bundle.clone(),
+            channel: config.follow.channel().cloned(),
+            pinned,
+            active: None,
+            previous: None,
+            desired: None,
+            last_sequence: 0,
+            waiting_events: 0,
+            incarnation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            alarms: Vec::new(),
+            started_at,
+        }
+    }
 }
 
 /// The current release in a node's entry.

@@ -90,31 +90,9 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
     let recording = tokio::spawn(recorder.run());
     let memory = Memory { directory: Arc::new(directory), state };
     let mut agent = Agent::new(config.clone(), cache, memory, connection.clone(), outbox.clone(), reporter);
-    let tasks = TaskTracker::new();
-    let (first_look, ending) = (agent.first_look(), CancellationToken::new());
-    tasks.spawn({
-        let (outbox, log) = (outbox.clone(), EventLog::new(connection.clone()));
-        let (first_look, ending) = (first_look.clone(), ending.clone());
-        async move {
-            first_look.cancelled().await;
-            outbox.run(&log, ending).await;
-        }
-    });
-    tasks.spawn({
-        let beating = heartbeat::beat(connection.clone(), config.node.clone(), config.interval, agent.view.subscribe());
-        let ending = ending.clone();
-        async move {
-            ending
-                .run_until_cancelled(async {
-                    first_look.cancelled().await;
-                    beating.await;
-                })
-                .await;
-        }
-    });
-
-    let (http, shown) = (config.http.clone(), agent.shown.subscribe());
-    tasks.spawn(crate::http::run(http, shown, metrics, ending.clone()));
+    let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
+    start_background(&tasks, &ending, &config, &connection, &outbox, &agent);
+    tasks.spawn(crate::http::run(config.http, agent.shown.subscribe(), metrics, ending.clone()));
 
     let first_look = agent.first_look();
     stop.run_until_cancelled(agent.live(&mut wake_ups)).await;
@@ -143,6 +121,32 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
         tracing::warn!("the agent did not end in time and is cut off; nothing on disk depends on it");
     }
     Ok(())
+}
+
+/// Starts what sends events and heartbeats, once the log was asked for the first time, until `ending` is cancelled.
+fn start_background(
+    tasks: &TaskTracker,
+    ending: &CancellationToken,
+    config: &AgentConfig,
+    connection: &Connection,
+    outbox: &Outbox,
+    agent: &Agent,
+) {
+    let (outbox, log, stop) = (outbox.clone(), EventLog::new(connection.clone()), ending.clone());
+    let first_look = agent.first_look();
+    tasks.spawn(async move {
+        first_look.cancelled().await;
+        outbox.run(&log, stop).await;
+    });
+    let beating = heartbeat::beat(connection.clone(), config.node.clone(), config.interval, agent.view.subscribe());
+    let (first_look, stop) = (agent.first_look(), ending.clone());
+    let after_first_look = async move {
+        first_look.cancelled().await;
+        beating.await;
+    };
+    tasks.spawn(async move {
+        stop.run_until_cancelled(after_first_look).await;
+    });
 }
 
 fn facts_of(config: &AgentConfig) -> AgentFacts {

@@ -119,7 +119,7 @@ async fn metrics_have_names_help_and_values() {
     ready(&service).await;
     let answer = service.get("/metrics").await;
     assert_eq!(answer.status, 200);
-    assert!(answer.header.contains("content-type: text/plain; version=0.0.4"), "{}", answer.header);
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
     for name in [
         "demon_publisher_runs_total",
         "demon_publisher_run_duration_seconds",

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use acceptance::fake_github::{FakeGitHub, FakeRelease, Fault};
+use acceptance::operations::operated;
 use acceptance::publisher_service::PublisherService;
 use acceptance::stored_log::event_log;
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
@@ -76,6 +77,32 @@ async fn releases_are_taken_over_oldest_first_and_nothing_new_costs_nothing() {
     eventually("the channel at the newest", PATIENCE, async || {
         let heads = heads(&world).await;
         satisfied(heads == [MIDDLE, NEW], || format!("{heads:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_release_that_came_while_the_channel_was_held_is_promoted_once_it_is_thawed() {
+    let world = World::start(&[]).await;
+    let github = FakeGitHub::start("acme", "contracts");
+    github.publish(release(OLD));
+    github.publish(release(MIDDLE));
+    let _service = PublisherService::start("service", following(&world, &github), world.directory()).await;
+    moved_to(&world, MIDDLE).await;
+    operated(&world, &["channel", "rollback", "latest", "--to", OLD]).await;
+    github.publish(release(NEW));
+    assert_eq!(tags(&announced(&world, 3).await), [OLD, MIDDLE, NEW]);
+    github.forget_requests();
+    github.requested("/releases", 3).await;
+    assert_eq!(heads(&world).await, [MIDDLE, OLD], "the channel is held");
+    operated(&world, &["channel", "thaw", "latest"]).await;
+    moved_to(&world, NEW).await;
+}
+
+async fn moved_to(world: &World, tag: &str) {
+    eventually("the channel at its release", PATIENCE, async || {
+        let heads = heads(world).await;
+        satisfied(heads.last().is_some_and(|last| last == tag), || format!("{heads:?} instead of {tag}"))
     })
     .await;
 }

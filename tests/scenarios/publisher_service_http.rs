@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use acceptance::publisher_service::{HttpAnswer, PublisherService};
+use acceptance::http_request::HttpAnswer;
+use acceptance::publisher_service::PublisherService;
 use acceptance::sample_trees::{change_one_contract, contracts};
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::World;

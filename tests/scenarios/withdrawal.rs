@@ -164,6 +164,35 @@ async fn a_promotion_at_the_moment_of_a_withdrawal_does_not_outlive_it() {
 }
 
 #[tokio::test]
+async fn two_releases_withdrawn_at_the_same_moment_are_both_left() {
+    const ROUNDS: [(&str, &str); 4] = [("r1", "s1"), ("r2", "s2"), ("r3", "s3"), ("r4", "s4")];
+    let world = World::start(&[]).await;
+    published(&world, &["a"]).await;
+    for (earlier, later) in ROUNDS {
+        published(&world, &[earlier, later]).await;
+    }
+    for (earlier, later) in ROUNDS {
+        for tag in ["a", earlier, later] {
+            operated(&world, &["channel", "promote", "race", tag]).await;
+        }
+        let withdrawal = |tag| operator_command(&world, &["release", "withdraw", tag, "--reason", "broken", "--yes"]);
+        let (one, other) = tokio::join!(finished(withdrawal(later)), finished(withdrawal(earlier)));
+        assert!(one.status.success() && other.status.success(), "{}\n{}", both_outputs(&one), both_outputs(&other));
+        assert_eq!(head_of(&world, "race").await.0, "a", "without {earlier} and {later}");
+    }
+}
+
+#[tokio::test]
+async fn a_withdrawal_does_not_bring_back_what_the_channel_was_rolled_back_from() {
+    let world = World::start(&[]).await;
+    published(&world, &["a", "b", "c"]).await;
+    operated(&world, &["channel", "rollback", "latest"]).await;
+    assert_eq!(head_of(&world, "latest").await, ("b".to_owned(), "held".to_owned()));
+    operated(&world, &["release", "withdraw", "b", "--reason", "broken", "--yes"]).await;
+    assert_eq!(head_of(&world, "latest").await, ("a".to_owned(), "held".to_owned()));
+}
+
+#[tokio::test]
 async fn nothing_is_withdrawn_that_nobody_confirmed() {
     let world = World::start(&[]).await;
     published(&world, &["a", "b", "c"]).await;

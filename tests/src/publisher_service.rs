@@ -1,15 +1,13 @@
-//! The publisher as a service: a real process, and plain HTTP to it, byte for byte as a test wants it.
+//! The publisher as a service: a real process, and HTTP to it.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
+use crate::http_request::{self, HttpAnswer};
 use crate::process::Process;
 use crate::waiting::PATIENCE;
 
@@ -43,58 +41,16 @@ impl PublisherService {
 
     /// Asks for something.
     pub async fn get(&self, path: &str) -> HttpAnswer {
-        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await
+        http_request::get(self.address, path, &[]).await
     }
 
     /// Sends a body, with further header lines.
     pub async fn post(&self, path: &str, headers: &[&str], body: &str) -> HttpAnswer {
-        let length = format!("Content-Length: {}", body.len());
-        let fixed = [&format!("POST {path} HTTP/1.1"), "Host: x", "Connection: close", &length];
-        let lines = [&fixed[..], headers].concat().join("\r\n");
-        self.exchange(&format!("{lines}\r\n\r\n{body}")).await
+        http_request::post(self.address, path, headers, body).await
     }
 
     /// Sends these bytes and reads the answer until the other side closes.
     pub async fn exchange(&self, request: &str) -> HttpAnswer {
-        let mut stream = self.connect().await;
-        // A server may answer before it has read everything.
-        let _ = stream.write_all(request.as_bytes()).await;
-        HttpAnswer::read(&mut stream, PATIENCE).await
-    }
-}
-
-/// An answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpAnswer {
-    /// Its status code.
-    pub status: u16,
-    /// Its header, lower case.
-    pub header: String,
-    /// Its body.
-    pub body: String,
-}
-
-impl HttpAnswer {
-    /// Reads one answer up to the end of the connection.
-    pub async fn read(stream: &mut TcpStream, limit: Duration) -> Self {
-        let mut bytes = Vec::new();
-        let mut part = [0; 4096];
-        loop {
-            // A connection that is reset had bytes of ours unread; what was answered before counts.
-            match timeout(limit, stream.read(&mut part)).await.expect("an answer comes in time") {
-                Ok(0) | Err(_) => break,
-                Ok(count) => bytes.extend_from_slice(&part[..count]),
-            }
-        }
-        let text = String::from_utf8_lossy(&bytes);
-        let (header, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let status = header.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let status = status.unwrap_or_else(|| panic!("no answer: {text:?}"));
-        Self { status, header: header.to_ascii_lowercase(), body: body.to_owned() }
-    }
-
-    /// The body as JSON.
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        http_request::exchange(self.address, request).await
     }
 }

@@ -4,7 +4,7 @@ use shared::digest::Sha256Digest;
 use shared::event::{Hold, Promoted, PromotionCause, Published, Withdrawn};
 use shared::identifiers::Tag;
 
-use super::order::{AutomaticPromotion, Freeze, MoveError, MovePlan, MoveRequest, Order};
+use super::order::{AutomaticPromotion, Freeze, FrozenSince, MoveError, MovePlan, MoveRequest, Order};
 use crate::channel_history::{ChannelHead, ChannelHistory};
 use crate::release_register::ReleaseRegister;
 
@@ -81,8 +81,8 @@ fn moved<'a>(
     if let Some(head) = history.understood_head().filter(stays) {
         return Ok(Decision::Stay(head));
     }
-    let hold = match (history.frozen_since(), request.freeze) {
-        (Some(since), Freeze::Respect) => return Err(frozen(history, request, since)),
+    let hold = match (FrozenSince::of(&request.channel, history), request.freeze) {
+        (Some(frozen), Freeze::Respect) => return Err(MoveError::Frozen(frozen)),
         (Some(_), Freeze::Override) => Hold::Frozen,
         (None, _) if promotes => Hold::None,
         (None, _) => Hold::Held,
@@ -130,9 +130,7 @@ fn target<'a>(
     let tag = match &request.order {
         Order::Promote(tag) | Order::Rollback(Some(tag)) => tag,
         Order::Rollback(None) | Order::Freeze | Order::Thaw => {
-            let may_run = |step: &Promoted| {
-                register.find(&step.tag).is_some_and(|(release, _)| register.withdrawal_of(release).is_none())
-            };
+            let may_run = |step: &Promoted| register.usable(step).is_some();
             let nothing = || MoveError::NothingToRollBackTo { channel: request.channel.clone() };
             history.rollback_target(may_run).ok_or_else(nothing)?
         }
@@ -155,68 +153,24 @@ pub(super) fn points_at(head: &ChannelHead, release: &Published) -> bool {
     (&head.promoted.tag, head.promoted.tree_digest) == (&release.tag, release.tree_digest)
 }
 
-fn frozen(history: &ChannelHistory, request: &MoveRequest, since: &ChannelHead) -> MoveError {
-    // Where it stands now: it may have been moved under an override since.
-    let head = history.head().unwrap_or(since);
-    MoveError::Frozen {
-        channel: request.channel.clone(),
-        tag: head.promoted.tag.clone(),
-        actor: since.promoted.actor.clone(),
-        since: history.stored_at(since).unwrap_or_default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use shared::event::{ObjectReference, Trigger};
-
     use super::*;
+    use crate::test_releases::{moved as moved_to, published, withdrawn};
 
     fn release(tag: &str) -> Published {
-        let object = ObjectReference { name: "x".to_owned(), size: 1, sha256: Sha256Digest::of(b"x") };
-        Published {
-            bundle: "contracts".parse().unwrap(),
-            tag: tag.parse().unwrap(),
-            tree_digest: Sha256Digest::of(tag.as_bytes()),
-            content_digest: Sha256Digest::of(tag.as_bytes()),
-            files: 1,
-            total_bytes: 1,
-            archive: object.clone(),
-            release: object,
-            git: None,
-            trigger: Trigger::Local,
-            actor: "main".parse().unwrap(),
-        }
+        published(tag, tag)
     }
 
-    fn register(withdrawn: Option<&str>) -> ReleaseRegister {
-        let withdrawn = withdrawn.map(release).map(|release| Withdrawn {
-            bundle: release.bundle,
-            tag: release.tag,
-            tree_digest: release.tree_digest,
-            content_digest: release.content_digest,
-            reason: "broken".to_owned(),
-            actor: "eve".parse().unwrap(),
-        });
-        ReleaseRegister::of(["a", "b", "c"].map(release), withdrawn)
+    fn register(withdrawal: Option<&str>) -> ReleaseRegister {
+        ReleaseRegister::of(["a", "b", "c"].map(release), withdrawal.map(|tag| withdrawn(&release(tag))))
     }
 
     fn history(moves: &[(&str, Hold)]) -> ChannelHistory {
-        let head = |(index, (tag, hold)): (usize, &(&str, Hold))| ChannelHead {
-            promoted: Promoted {
-                bundle: "contracts".parse().unwrap(),
-                channel: "latest".parse().unwrap(),
-                tag: tag.parse().unwrap(),
-                tree_digest: release(tag).tree_digest,
-                previous_tag: None,
-                cause: PromotionCause::Promote,
-                hold: *hold,
-                reason: None,
-                actor: "ada".parse().unwrap(),
-            },
-            stream_sequence: index as u64 + 1,
+        let head = |((tag, hold), sequence): (&(&str, Hold), u64)| {
+            moved_to(&release(tag), PromotionCause::Promote, *hold, sequence)
         };
-        ChannelHistory::of(moves.iter().enumerate().map(head))
+        ChannelHistory::of(moves.iter().zip(1..).map(head))
     }
 
     fn decided(history: &ChannelHistory, withdrawn: Option<&str>, order: Order, freeze: Freeze) -> String {

@@ -8,7 +8,7 @@ use streams::event_log::ReadError;
 use streams::event_writer::WriteError;
 use thiserror::Error;
 
-use crate::channel_history::ChannelHead;
+use crate::channel_history::{ChannelHead, ChannelHistory};
 
 /// What an operator wants of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,36 @@ pub enum AutomaticPromotion {
     Frozen(ChannelHead),
 }
 
+/// A frozen channel, and since when it is.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "channel `{channel}` is frozen by `{actor}` since {} at `{tag}`",
+    .since.to_rfc3339_opts(SecondsFormat::Secs, true)
+)]
+pub struct FrozenSince {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Where it stands. It may have been moved there under an override, after it was frozen.
+    pub tag: Tag,
+    /// Who froze it.
+    pub actor: ActorName,
+    /// When the server stored that.
+    pub since: DateTime<Utc>,
+}
+
+impl FrozenSince {
+    /// The freeze of a channel with this history; `None` where it is not frozen.
+    pub fn of(channel: &ChannelName, history: &ChannelHistory) -> Option<Self> {
+        let (head, freeze) = (history.head()?, history.frozen_since()?);
+        Some(Self {
+            channel: channel.clone(),
+            tag: head.promoted.tag.clone(),
+            actor: freeze.promoted.actor.clone(),
+            since: history.stored_at(freeze).unwrap_or_default(),
+        })
+    }
+}
+
 /// A channel that was not moved.
 #[derive(Debug, Error)]
 pub enum MoveError {
@@ -130,17 +160,11 @@ pub enum MoveError {
         channel: ChannelName,
     },
     /// The channel is frozen.
-    #[error("channel `{channel}` is frozen at `{tag}` by `{actor}` since {}: thaw it, or move it all the same (--override)", .since.to_rfc3339_opts(SecondsFormat::Secs, true))]
-    Frozen {
-        /// The channel.
-        channel: ChannelName,
-        /// Where it stands.
-        tag: Tag,
-        /// Who froze it.
-        actor: ActorName,
-        /// When, by the server's clock.
-        since: DateTime<Utc>,
-    },
+    #[error(
+        "channel `{}` is frozen at `{}` by `{}` since {}: thaw it, or move it all the same (--override)", .0.channel, .0.tag, .0.actor,
+        .0.since.to_rfc3339_opts(SecondsFormat::Secs, true)
+    )]
+    Frozen(FrozenSince),
     /// Somebody else moved the channel at the same moment. Nothing was written.
     #[error("channel `{channel}` was moved to `{}` by `{}` at the same moment", winner.promoted.tag, winner.promoted.actor)]
     LostRace {

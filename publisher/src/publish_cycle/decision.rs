@@ -69,10 +69,11 @@ pub(super) fn taken(tag: &Tag, other: Option<Sha256Digest>, content_digest: Sha2
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use shared::event::{GitFacts, ObjectReference, Trigger};
+    use shared::event::GitFacts;
 
     use super::*;
     use crate::git_facts::{Commit, TreeState};
+    use crate::test_releases::{published, withdrawn};
 
     fn content(text: &str) -> Sha256Digest {
         Sha256Digest::of(text.as_bytes())
@@ -85,34 +86,6 @@ mod tests {
             commit: Some(Commit { facts: GitFacts { sha, repository: None, reference: None }, tree: TreeState::Clean }),
             policy,
             ..PublishRequest::new("contracts".parse().unwrap(), DateTime::UNIX_EPOCH)
-        }
-    }
-
-    fn published(tag: &str, text: &str) -> Published {
-        let object = ObjectReference { name: "x".to_owned(), size: 1, sha256: content("x") };
-        Published {
-            bundle: "contracts".parse().unwrap(),
-            tag: tag.parse().unwrap(),
-            tree_digest: content(&format!("tree of {text}")),
-            content_digest: content(text),
-            files: 1,
-            total_bytes: 1,
-            archive: object.clone(),
-            release: object,
-            git: None,
-            trigger: Trigger::Local,
-            actor: "main".parse().unwrap(),
-        }
-    }
-
-    fn withdrawn(release: &Published) -> Withdrawn {
-        Withdrawn {
-            bundle: release.bundle.clone(),
-            tag: release.tag.clone(),
-            tree_digest: release.tree_digest,
-            content_digest: release.content_digest,
-            reason: "broken".to_owned(),
-            actor: "ada".parse().unwrap(),
         }
     }
 

@@ -8,10 +8,10 @@ use streams::release_store::StoreReadError;
 use thiserror::Error;
 use tokio::task::JoinError;
 
-use super::gates::{BaseError, FrozenSince};
+use super::gates::BaseError;
 use crate::announcement::AnnounceError;
 use crate::build::BuildError;
-use crate::channel::MoveError;
+use crate::channel::{FrozenSince, MoveError};
 use crate::compatibility::BreakingChange;
 use crate::contracts_document::Defect;
 use crate::source::list;

@@ -1,8 +1,7 @@
 //! What may keep a publish from happening, looked at before anything is stored.
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use shared::event::Published;
-use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
+use shared::identifiers::{BundleName, Tag};
 use streams::event_log::EventLog;
 use streams::release_store::ReleaseStore;
 use thiserror::Error;
@@ -10,7 +9,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::{Decision, FrozenChannel, PublishError, PublishRequest};
 use crate::build::SourceContent;
-use crate::channel::read_history;
+use crate::channel::{FrozenSince, read_history};
 use crate::channel_history::ChannelHistory;
 use crate::compatibility::{BreakingChange, breaking_changes};
 use crate::contracts_bundle::BUNDLE_FILE;
@@ -154,20 +153,6 @@ fn base<'a>(
     }
 }
 
-/// A frozen channel, and since when it is.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("channel `{channel}` is frozen by `{actor}` since {} at `{tag}`", .since.to_rfc3339_opts(SecondsFormat::Secs, true))]
-pub struct FrozenSince {
-    /// The channel.
-    pub channel: ChannelName,
-    /// Where it stands.
-    pub tag: Tag,
-    /// Who froze it.
-    pub actor: ActorName,
-    /// When the server stored that.
-    pub since: DateTime<Utc>,
-}
-
 /// Refuses a publish to a frozen channel, where the request wants that.
 pub(super) async fn refuse_frozen(log: &EventLog, request: &PublishRequest) -> Result<(), PublishError> {
     match frozen(log, request).await? {
@@ -180,54 +165,23 @@ pub(super) async fn refuse_frozen(log: &EventLog, request: &PublishRequest) -> R
 pub(crate) async fn frozen(log: &EventLog, request: &PublishRequest) -> Result<Option<FrozenSince>, PublishError> {
     let (Some(channel), FrozenChannel::Refuse) = (&request.channel, request.frozen_channel) else { return Ok(None) };
     let history = read_history(log, &request.bundle, channel).await.map_err(PublishError::Read)?;
-    let (Some(head), Some(freeze)) = (history.head(), history.frozen_since()) else { return Ok(None) };
-    Ok(Some(FrozenSince {
-        channel: channel.clone(),
-        tag: head.promoted.tag.clone(),
-        actor: freeze.promoted.actor.clone(),
-        since: history.stored_at(freeze).unwrap_or_default(),
-    }))
+    Ok(FrozenSince::of(channel, &history))
 }
 
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use shared::digest::Sha256Digest;
-    use shared::event::{Hold, ObjectReference, Promoted, PromotionCause, Trigger};
+    use shared::event::{Hold, PromotionCause};
 
     use super::*;
-    use crate::channel_history::ChannelHead;
+    use crate::test_releases::{moved, published};
 
     fn release(tag: &str) -> Published {
-        let object = ObjectReference { name: "x".to_owned(), size: 1, sha256: Sha256Digest::of(b"x") };
-        Published {
-            bundle: "contracts".parse().unwrap(),
-            tag: tag.parse().unwrap(),
-            tree_digest: Sha256Digest::of(tag.as_bytes()),
-            content_digest: Sha256Digest::of(tag.as_bytes()),
-            files: 1,
-            total_bytes: 1,
-            archive: object.clone(),
-            release: object,
-            git: None,
-            trigger: Trigger::Local,
-            actor: "main".parse().unwrap(),
-        }
+        published(tag, tag)
     }
 
     fn pointing_at(tag: &str) -> ChannelHistory {
-        let promoted = Promoted {
-            bundle: "contracts".parse().unwrap(),
-            channel: "latest".parse().unwrap(),
-            tag: tag.parse().unwrap(),
-            tree_digest: release(tag).tree_digest,
-            previous_tag: None,
-            cause: PromotionCause::Promote,
-            hold: Hold::None,
-            reason: None,
-            actor: "ada".parse().unwrap(),
-        };
-        ChannelHistory::of([ChannelHead { promoted, stream_sequence: 1 }])
+        ChannelHistory::of([moved(&release(tag), PromotionCause::Promote, Hold::None, 1)])
     }
 
     #[test]

@@ -10,10 +10,10 @@ use shared::limits::ReleaseLimits;
 use streams::event_log::EventLog;
 use streams::release_store::ReleaseStore;
 
-use super::{GitHubReleaseError, RunError, RunReport};
+use super::{GitHubReleaseError, RunError, RunReport, log_report};
 use crate::announcement::AnnouncedRelease;
 use crate::author::Author;
-use crate::channel::promote_published;
+use crate::channel::{AutomaticPromotion, promote_published};
 use crate::config::PublisherConfig;
 use crate::github::{GitHubError, GitHubReleases, GitHubSettings, ReleaseSummary, github_release_content};
 use crate::progress::Progress;
@@ -29,7 +29,7 @@ const ALIAS: &str = "contracts-latest";
 #[derive(Debug)]
 pub(super) struct GitHubSource {
     releases: GitHubReleases,
-    /// The listing after which nothing was left to do.
+    /// The listing after which nothing was left to do, whatever happens to the channel.
     finished: Option<Vec<ReleaseSummary>>,
 }
 
@@ -70,13 +70,16 @@ impl GitHubSource {
                 }
             }
         }
-        if let Some(channel) = &config.channel {
-            promote_newest(log, author, config, &tags, channel, &mut report).await?;
-        }
+        let promotion = match &config.channel {
+            Some(channel) => promote_newest(log, author, config, &tags, channel, &mut report).await?,
+            None => None,
+        };
         if let Some(fault) = fault {
+            // An error has no place for them, and each of them is in the log for good.
+            report.releases.iter().filter(|release| release.novelty != Novelty::AlreadyAnnounced).for_each(log_report);
             return Err(fault);
         }
-        self.finished = Some(listed);
+        self.finished = (!promotion.as_ref().is_some_and(waits_for_a_thaw)).then_some(listed);
         Ok(report)
     }
 
@@ -107,6 +110,11 @@ impl GitHubSource {
     }
 }
 
+/// Whether the next look finds the channel free, once somebody thaws it.
+fn waits_for_a_thaw(promotion: &AutomaticPromotion) -> bool {
+    matches!(promotion, AutomaticPromotion::Held(_) | AutomaticPromotion::Frozen(_))
+}
+
 /// The tags that stand for releases, in the listing's order.
 fn release_tags(listed: &[ReleaseSummary]) -> Vec<Tag> {
     let tags = listed.iter().filter(|release| release.tag_name != ALIAS);
@@ -114,7 +122,7 @@ fn release_tags(listed: &[ReleaseSummary]) -> Vec<Tag> {
 }
 
 /// Promotes the newest listed release that is announced and not withdrawn, also where an earlier run was cut off
-/// before it could.
+/// before it could. Says what became of the channel, where there is a release to promote.
 async fn promote_newest(
     log: &EventLog,
     author: &mut Author,
@@ -122,25 +130,25 @@ async fn promote_newest(
     tags: &[Tag],
     channel: &ChannelName,
     report: &mut RunReport,
-) -> Result<(), RunError> {
+) -> Result<Option<AutomaticPromotion>, RunError> {
     let register = ReleaseRegister::read(log, &config.bundle).await.map_err(RunError::Register)?;
     let newest = tags.iter().filter_map(|tag| register.find(tag));
     let Some((published, stream_sequence)) =
         newest.into_iter().find(|(published, _)| register.withdrawal_of(published).is_none())
     else {
-        return Ok(());
+        return Ok(None);
     };
     let release = AnnouncedRelease { published: published.clone(), stream_sequence, already_announced: true };
     let tag = release.published.tag.clone();
     let promotion = promote_published(log, author, &release, channel).await;
     let promotion = promotion.map_err(|source| RunError::Promote { tag: tag.clone(), source: Box::new(source) })?;
     if let Some(report) = report.releases.iter_mut().find(|report| report.release.published.tag == tag) {
-        report.promotion = Some(promotion);
+        report.promotion = Some(promotion.clone());
     } else {
-        let (novelty, promotion) = (Novelty::AlreadyAnnounced, Some(promotion));
+        let (novelty, promotion) = (Novelty::AlreadyAnnounced, Some(promotion.clone()));
         report.releases.push(PublishReport { release, novelty, promotion, compatibility: None });
     }
-    Ok(())
+    Ok(Some(promotion))
 }
 
 #[cfg(test)]

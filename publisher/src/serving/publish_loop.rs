@@ -150,14 +150,14 @@ impl PublishLoop {
         }
     }
 
+    /// The schedule comes first, so that orders one after another cannot hold it up; one that fails lets them pass until
+    /// it is tried again. An order looks at the source too.
     fn next_task(&self, due: Option<DateTime<Utc>>, now: Instant) -> Option<Task> {
-        if let Some(run) = self.queue.take() {
-            return Some(Task::Requested(run));
+        if let Some(due) = due.filter(|_| self.next_scheduled_try <= now) {
+            return Some(Task::Scheduled(due));
         }
-        match due {
-            Some(due) if self.next_scheduled_try <= now => Some(Task::Scheduled(due)),
-            Some(_) | None => (self.next_look <= now).then_some(Task::Look),
-        }
+        let requested = self.queue.take().map(Task::Requested);
+        requested.or_else(|| (self.next_look <= now).then_some(Task::Look))
     }
 
     /// Until something may have to be done, by what is known now.

@@ -1,6 +1,6 @@
 //! Where a channel goes when its release is withdrawn: a plain function over what the log says.
 
-use shared::event::{Hold, PromotionCause, Withdrawn};
+use shared::event::{Hold, PromotionCause, Published, Withdrawn};
 
 use crate::channel::DecidedMove;
 use crate::channel_history::{ChannelHead, ChannelHistory};
@@ -17,7 +17,8 @@ pub(super) enum Retreat<'a> {
     Move(&'a ChannelHead, DecidedMove<'a>),
 }
 
-/// Decides where a channel goes: to the newest release in its own history that may run.
+/// Decides where a channel goes: one step back on its rollback path, and only where nothing on that may run, to the
+/// newest other release in its history. So it does not return to what somebody had rolled it back from.
 pub(super) fn retreat<'a>(
     register: &'a ReleaseRegister,
     history: &'a ChannelHistory,
@@ -27,15 +28,16 @@ pub(super) fn retreat<'a>(
         return Retreat::NotConcerned;
     };
     let hold = if head.promoted.hold == Hold::Frozen { Hold::Frozen } else { Hold::Held };
-    let earlier = history.moves().iter().rev().find_map(|step| {
-        let (release, _) = register.find(&step.promoted.tag)?;
-        let may_run = release.tree_digest == step.promoted.tree_digest && register.withdrawal_of(release).is_none();
-        may_run.then_some(release)
-    });
-    match earlier {
+    match earlier(register, history) {
         Some(release) => Retreat::Move(head, DecidedMove::to_release(release, PromotionCause::Withdraw, hold)),
         None => Retreat::Nowhere(head),
     }
+}
+
+fn earlier<'a>(register: &'a ReleaseRegister, history: &ChannelHistory) -> Option<&'a Published> {
+    let back = history.rollback_target(|step| register.usable(step).is_some());
+    let back = back.and_then(|tag| register.find(tag)).map(|(release, _)| release);
+    back.or_else(|| history.moves().iter().rev().find_map(|step| register.usable(&step.promoted)))
 }
 
 /// Whether a channel points at the withdrawn tree, or at its content under another tag.
@@ -46,56 +48,29 @@ fn is_concerned(register: &ReleaseRegister, head: &ChannelHead, withdrawn: &With
 
 #[cfg(test)]
 mod tests {
-    use shared::digest::Sha256Digest;
-    use shared::event::{ObjectReference, Promoted, Published, Trigger};
-
     use super::*;
+    use crate::test_releases;
 
     /// A release `tag=content`.
     fn release(text: &str) -> Published {
         let (tag, content) = text.split_once('=').unwrap();
-        let object = ObjectReference { name: "x".to_owned(), size: 1, sha256: Sha256Digest::of(b"x") };
-        Published {
-            bundle: "contracts".parse().unwrap(),
-            tag: tag.parse().unwrap(),
-            tree_digest: Sha256Digest::of(text.as_bytes()),
-            content_digest: Sha256Digest::of(content.as_bytes()),
-            files: 1,
-            total_bytes: 1,
-            archive: object.clone(),
-            release: object,
-            git: None,
-            trigger: Trigger::Local,
-            actor: "main".parse().unwrap(),
-        }
+        test_releases::published(tag, content)
     }
 
     fn withdrawn(text: &str) -> Withdrawn {
-        let Published { bundle, tag, tree_digest, content_digest, actor, .. } = release(text);
-        Withdrawn { bundle, tag, tree_digest, content_digest, reason: "broken".to_owned(), actor }
+        test_releases::withdrawn(&release(text))
     }
 
-    fn history(moves: &[(&str, Hold)]) -> ChannelHistory {
-        ChannelHistory::of(moves.iter().zip(1..).map(|((text, hold), stream_sequence)| ChannelHead {
-            promoted: Promoted {
-                bundle: "contracts".parse().unwrap(),
-                channel: "latest".parse().unwrap(),
-                tag: release(text).tag,
-                tree_digest: release(text).tree_digest,
-                previous_tag: None,
-                cause: PromotionCause::Promote,
-                hold: *hold,
-                reason: None,
-                actor: "ada".parse().unwrap(),
-            },
-            stream_sequence,
-        }))
+    fn history<'a>(moves: impl IntoIterator<Item = (&'a str, PromotionCause, Hold)>) -> ChannelHistory {
+        let numbered = moves.into_iter().zip(1..);
+        let head = |((text, cause, hold), sequence)| test_releases::moved(&release(text), cause, hold, sequence);
+        ChannelHistory::of(numbered.map(head))
     }
 
-    fn outcome(moves: &[(&str, Hold)], now: &str, earlier: &[&str]) -> String {
+    fn outcome(history: &ChannelHistory, now: &str, earlier: &[&str]) -> String {
         let all = ["a=1", "b=2", "c=3", "d=3"].map(release);
         let register = ReleaseRegister::of(all, earlier.iter().chain([&now]).map(|text| withdrawn(text)));
-        match retreat(&register, &history(moves), &withdrawn(now)) {
+        match retreat(&register, history, &withdrawn(now)) {
             Retreat::NotConcerned => "not concerned".to_owned(),
             Retreat::Nowhere(head) => format!("stays at {}", head.promoted.tag),
             Retreat::Move(head, decided) => {
@@ -121,7 +96,24 @@ mod tests {
             // What the log has no announcement of is no place to go.
             (&[("a=1", Free), ("z=9", Free), ("c=3", Free)], "c=3", &[], "c to a Withdraw Held"),
         ] {
-            assert_eq!(outcome(moves, now, earlier), expected, "{moves:?} without {now} and {earlier:?}");
+            let history = history(moves.iter().map(|(text, hold)| (*text, PromotionCause::Promote, *hold)));
+            assert_eq!(outcome(&history, now, earlier), expected, "{moves:?} without {now} and {earlier:?}");
+        }
+    }
+
+    #[test]
+    fn a_channel_does_not_return_to_what_it_was_rolled_back_from_unless_nothing_else_is_left() {
+        use PromotionCause::{Publish, Rollback, Withdraw};
+        let forth_and_back = [("a=1", Publish), ("b=2", Publish), ("c=3", Publish), ("b=2", Rollback)];
+        for (moves, now, earlier, expected) in [
+            (&forth_and_back[..], "b=2", &[][..], "b to a Withdraw Held"),
+            (&forth_and_back, "b=2", &["a=1"], "b to c Withdraw Held"),
+            (&forth_and_back, "b=2", &["a=1", "c=3"], "stays at b"),
+            (&[("b=2", Publish), ("c=3", Publish), ("b=2", Rollback)], "b=2", &[], "b to c Withdraw Held"),
+            (&[("a=1", Publish), ("b=2", Publish), ("a=1", Withdraw)], "a=1", &["b=2"], "stays at a"),
+        ] {
+            let history = history(moves.iter().map(|(text, cause)| (*text, *cause, Hold::None)));
+            assert_eq!(outcome(&history, now, earlier), expected, "{moves:?} without {now} and {earlier:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, open, renameat_with};
 use rustix::io::Errno;
 use shared::digest::{HashingWriter, Sha256Digest};
 use shared::release::{FileMode, Release, ReleaseFile, digest_of_tree};
@@ -22,6 +22,9 @@ use crate::cache::Cache;
 use crate::durable_file::{parent_of, sync_directory};
 use crate::fetch::StageFailure;
 use crate::release_directory::{FILES, is_contracts_bundle};
+
+/// Stands in the name of each staging area, before its id.
+const STAGING_MARK: &str = ".fetch-";
 
 /// What to do with a destination that holds files of no release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +121,7 @@ impl StagingArea {
         let parent = parent_of(destination);
         fs::create_dir_all(parent)?;
         let name = destination.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let prefix = format!(".{name}.fetch-");
+        let prefix = format!(".{name}{STAGING_MARK}");
         match Self::create_in(parent, &prefix) {
             Err(error)
                 if destination.is_dir()
@@ -157,13 +160,28 @@ impl Drop for StagingArea {
 fn remove_abandoned(directory: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(prefix)
-            && let Ok(owner) = File::open(entry.path())
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(prefix)
+            && is_staging_area(&name)
+            && let Ok(owner) = open_directory(&entry.path())
             && owner.try_lock().is_ok()
         {
             let _ = remove_tree(&entry.path());
         }
     }
+}
+
+/// Opens a directory and nothing else: in a directory that everybody may write to, the name may belong to a link, or to
+/// a pipe, which would be waited for.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(open(path, flags, Mode::empty())?.into())
+}
+
+/// Whether a directory of this name is one of ours, for whatever destination.
+fn is_staging_area(name: &str) -> bool {
+    name.starts_with('.')
+        && name.rsplit_once(STAGING_MARK).is_some_and(|(_, id)| id.len() == 32 && Uuid::try_parse(id).is_ok())
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {
@@ -234,7 +252,7 @@ pub fn tree_of_directory(root: &Path) -> io::Result<DirectoryTree> {
         for entry in fs::read_dir(root.join(&directory))? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if directory.is_empty() && name.starts_with('.') && name.contains(".fetch-") {
+            if directory.is_empty() && is_staging_area(&name) {
                 continue;
             }
             let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };

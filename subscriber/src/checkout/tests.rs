@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
 
 use chrono::DateTime;
 
@@ -90,14 +91,36 @@ async fn a_directory_gets_the_files_alone_with_their_usual_modes() {
 #[tokio::test]
 async fn what_killed_processes_left_is_removed_and_what_others_work_in_is_not() {
     let root = tempfile::tempdir().unwrap();
-    let (abandoned, live) = (root.path().join(".out.fetch-1"), root.path().join(".out.fetch-2"));
+    let area = |id: u32| root.path().join(format!(".out.fetch-{id:032}"));
+    let (abandoned, live, pipe, link) = (area(1), area(2), area(3), area(4));
     fs::create_dir_all(abandoned.join("cache/staging")).unwrap();
     fs::create_dir(&live).unwrap();
     let owner = fs::File::open(&live).unwrap();
     owner.lock().unwrap();
+    // In a directory that everybody may write to: names like ours that would be waited for, or lead elsewhere.
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let elsewhere = root.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, &link).unwrap();
+    // And somebody's own, by its name.
+    let own = root.path().join(".out.fetch-data");
+    fs::create_dir(&own).unwrap();
     plain(&local("v1", "1"), &root.path().join("out")).await;
-    assert!(!abandoned.exists() && live.exists());
+    assert!(!abandoned.exists());
+    assert!([&live, &pipe, &link, &elsewhere, &own].iter().all(|path| path.exists()));
     drop(owner);
+}
+
+#[tokio::test]
+async fn a_directory_with_a_name_almost_like_a_staging_area_is_not_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("out");
+    plain(&local("v1", "1"), &path).await;
+    fs::create_dir(path.join(".mine.fetch-data")).unwrap();
+    fs::write(path.join(".mine.fetch-data/notes"), "mine").unwrap();
+    plain(&local("v2", "2"), &path).await;
+    assert_eq!(read(&path.join("bundle.json")), "2");
+    assert_eq!(read(&path.join(".mine.fetch-data/notes")), "mine");
 }
 
 #[tokio::test]

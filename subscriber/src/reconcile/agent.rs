@@ -28,7 +28,7 @@ use super::wake_ups::{Wake, WakeUps};
 use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::{Alarms, Subject};
 use crate::cache::Cache;
-use crate::config::{AgentConfig, Follow};
+use crate::config::AgentConfig;
 use crate::desired::Question;
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
@@ -127,36 +127,8 @@ impl Agent {
             node: config.node.clone(),
             incarnation: outbox.incarnation(),
         };
-        let pinned = match &config.follow {
-            Follow::Tag(tag) => Some(tag.clone()),
-            Follow::Channel(_) => None,
-        };
-        let (view, _) = watch::channel(NodeReport {
-            node: config.node.clone(),
-            bundle: config.bundle.clone(),
-            channel: config.follow.channel().cloned(),
-            pinned,
-            active: None,
-            previous: None,
-            desired: None,
-            last_sequence: 0,
-            waiting_events: 0,
-            incarnation: outbox.incarnation(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            alarms: Vec::new(),
-            started_at,
-        });
-        let shown = watch::Sender::new(AgentView {
-            report: view.borrow().clone(),
-            disabled: false,
-            cache: config.cache.clone(),
-            connected: false,
-            connection_fault: None,
-            git_sha: None,
-            manifest: None,
-            trouble: None,
-            changed_at: started_at,
-        });
+        let report = NodeReport::at_start(&config, outbox.incarnation(), started_at);
+        let shown = watch::Sender::new(AgentView::at_start(report.clone(), &config));
         Self {
             reporter,
             log: EventLog::new(connection.clone()),
@@ -186,7 +158,7 @@ impl Agent {
             outdated_since: None,
             unsaved: false,
             started_at,
-            view,
+            view: watch::Sender::new(report),
             trouble: None,
             manifest: None,
             shown,

@@ -17,33 +17,9 @@ pub(super) async fn run(config: AgentConfig, metrics: Option<MetricsPage>, stop:
         node.name = %config.node, bundle = %config.bundle,
         "DEMON_SKIP_CONTRACT_BUNDLE is set: no bundle is loaded and no server is asked"
     );
-    let now = Utc::now();
-    let report = NodeReport {
-        node: config.node.clone(),
-        bundle: config.bundle.clone(),
-        channel: config.follow.channel().cloned(),
-        pinned: None,
-        active: None,
-        previous: None,
-        desired: None,
-        last_sequence: 0,
-        waiting_events: 0,
-        incarnation: Incarnation::from_uuid(Uuid::nil()),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        alarms: vec!["loading of bundles is switched off".to_owned()],
-        started_at: now,
-    };
-    let (_view, shown) = watch::channel(AgentView {
-        report,
-        disabled: true,
-        cache: config.cache.clone(),
-        connected: false,
-        connection_fault: None,
-        git_sha: None,
-        manifest: None,
-        trouble: None,
-        changed_at: now,
-    });
+    // It writes no events, so it is no writer.
+    let report = NodeReport::at_start(&config, Incarnation::from_uuid(Uuid::nil()), Utc::now());
+    let (_view, shown) = watch::channel(AgentView::at_start(report, &config));
     crate::http::run(config.http.clone(), shown, metrics, stop.clone()).await;
     // Without an HTTP interface there is nothing left to do but to stay.
     stop.cancelled().await;

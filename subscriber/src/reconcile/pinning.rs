@@ -116,16 +116,18 @@ impl Agent {
         }
     }
 
-    /// Writes or removes the pin file, unless somebody else has changed it since it was read.
+    /// Writes or removes the pin file, unless somebody else has changed it since it was read. Where the disk refuses, the
+    /// pin counts as replaced until a restart reads the file again.
     async fn replace_pin(&mut self, pin: Option<LocalPin>) {
+        self.known_pin.pin.clone_from(&pin);
         let lock = match self.cache.lock().await {
             Ok(lock) => lock,
             Err(error) => return self.alarms.raise(Subject::Pin, ErrorChain(&error).to_string()),
         };
-        let (cache, known, written) = (self.cache.clone(), self.known_pin.stamp, pin.clone());
+        let (cache, known) = (self.cache.clone(), self.known_pin.stamp);
         let replaced = spawn_blocking(move || {
             if LocalPin::stamp(&cache) == known {
-                match &written {
+                match &pin {
                     Some(pin) => pin.save(&cache, &lock)?,
                     None => LocalPin::remove(&cache, &lock)?,
                 }
@@ -136,7 +138,7 @@ impl Agent {
         });
         match replaced.await.map_err(crate::fetch::StageFailure::from).flatten() {
             Ok(Some(stamp)) => {
-                self.known_pin = KnownPin { pin, stamp };
+                self.known_pin.stamp = stamp;
                 self.alarms.clear(Subject::Pin);
             }
             // Another one, to be read in the next round.

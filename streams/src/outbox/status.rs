@@ -1,0 +1,29 @@
+//! How an outbox is doing: what its owner shows and raises alarms from.
+
+use shared::identifiers::Incarnation;
+
+/// Another writer under the same node name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    /// Its incarnation, where its event could be read.
+    pub incarnation: Option<Incarnation>,
+    /// Where its event stands in the log.
+    pub stream_sequence: u64,
+}
+
+/// How an outbox is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutboxStatus {
+    /// Events recorded and not yet in the log.
+    pub waiting: usize,
+    /// Events stored by this process.
+    pub stored: u64,
+    /// Place in the log of the last one.
+    pub last_stream_sequence: Option<u64>,
+    /// Why the first event in the queue is not getting through, if it is not.
+    pub blocked: Option<String>,
+    /// The last other writer noticed under this node's name: an alarm. Both keep running.
+    pub rival: Option<Rival>,
+    /// How often one was noticed.
+    pub rivals_noticed: u64,
+}
