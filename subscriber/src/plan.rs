@@ -34,6 +34,12 @@ pub(crate) enum Announcement {
     NotNeeded,
     /// The log has none that is valid.
     Missing,
+    /// The log has none of this tree, but somebody put the release into the cache by hand: it needs none while it
+    /// stands there.
+    ByHand {
+        /// The content digest that was noted with it.
+        content_digest: Sha256Digest,
+    },
     /// It describes the release.
     Found {
         /// Its place in the log.
@@ -59,7 +65,7 @@ impl Desired {
     pub(crate) fn failure_key(&self) -> FailureKey {
         let announcement = match self.announcement {
             Announcement::Found { stream_sequence, .. } => stream_sequence,
-            Announcement::NotNeeded | Announcement::Missing => 0,
+            Announcement::NotNeeded | Announcement::Missing | Announcement::ByHand { .. } => 0,
         };
         FailureKey { release: self.release.clone(), announcement }
     }
@@ -195,7 +201,9 @@ impl Situation<'_> {
     fn obstacle(&self, desired: &Desired) -> Obstacle {
         let tree = desired.release.tree_digest;
         let content = match &desired.announcement {
-            Announcement::Found { content_digest, .. } => Some(*content_digest),
+            Announcement::Found { content_digest, .. } | Announcement::ByHand { content_digest } => {
+                Some(*content_digest)
+            }
             Announcement::NotNeeded => self.active.map(|active| active.content_digest),
             Announcement::Missing => None,
         };
@@ -210,7 +218,8 @@ impl Situation<'_> {
             Announcement::Found { tree_digest, .. } if *tree_digest != tree => {
                 Obstacle::Contradiction(Refusal::Contradiction { promoted: tree, announced: *tree_digest })
             }
-            Announcement::Missing => {
+            Announcement::ByHand { .. } if self.is_here(&desired.release) => Obstacle::None,
+            Announcement::Missing | Announcement::ByHand { .. } => {
                 let delay = chrono::TimeDelta::from_std(self.retry.first).unwrap_or(chrono::TimeDelta::MAX);
                 let until = self.now.checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC);
                 Obstacle::Until(until, WaitReason::NotAnnounced)
@@ -223,10 +232,16 @@ impl Situation<'_> {
         self.withdrawn.holds(release.id.tree_digest, Some(release.content_digest))
     }
 
+    /// Whether a release can be run without fetching it.
+    fn is_here(&self, id: &ReleaseId) -> bool {
+        self.on_disk.contains(id) || self.staged == Some(id)
+    }
+
     fn can_return_to(&self, release: &LoadedRelease) -> bool {
         let key = FailureKey { release: release.id.clone(), announcement: 0 };
-        let here = self.on_disk.contains(&release.id) || self.staged == Some(&release.id);
-        here && !self.is_withdrawn(release) && self.failures.blocked_until(&key, self.now, self.retry).is_none()
+        self.is_here(&release.id)
+            && !self.is_withdrawn(release)
+            && self.failures.blocked_until(&key, self.now, self.retry).is_none()
     }
 }
 

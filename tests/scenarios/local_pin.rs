@@ -3,6 +3,7 @@
 use std::fs;
 
 use acceptance::agent::Agent;
+use acceptance::fake_github::{FakeGitHub, FakeRelease};
 use acceptance::handmade_release::{HandmadeRelease, contracts_files};
 use acceptance::shell::Shell;
 use acceptance::stored_log::{event_log, of_node};
@@ -173,6 +174,26 @@ async fn an_agent_without_a_release_takes_over_one_that_is_fetched_by_hand() {
     shell.types("demonctl contracts fetch-bundle --tag v1").await;
     agent.process.log_line("the switch", PATIENCE, |line| line.contains("\"bundle.loaded\"")).await;
     drop(agent);
+}
+
+#[tokio::test]
+async fn a_release_that_the_log_does_not_announce_stays_too() {
+    const TAG: &str = "contracts-20260203-1f0e9d8c";
+    let mut node = Node::running_newest().await;
+    let github = FakeGitHub::start("acme", "other");
+    github.publish(FakeRelease::contracts(TAG, "{\"schemas\": {\"a.json\": \"{}\"}, \"wit\": {}}\n"));
+    let url = github.url();
+    let fetch = format!(
+        "env -u HTTP_PROXY -u http_proxy GH_OWNER=acme GH_REPO=other DEMONCTL_GITHUB_API_URL={url} \
+         demonctl contracts fetch-bundle --source github --tag {TAG} 2>&1"
+    );
+    let said = node.shell.types(&fetch).await;
+    assert!(said.contains(&format!("keeps `{TAG}` until channel `latest` next moves")), "{said}");
+    node.shows(Some(TAG), TAG).await;
+    node.loads(&["v3", TAG]).await;
+    node.releases[1].promoted(&node.log).await;
+    node.agent.switched_to("v2").await;
+    node.pin_is_gone().await;
 }
 
 #[tokio::test]

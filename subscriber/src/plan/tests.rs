@@ -129,6 +129,24 @@ fn a_release_in_the_cache_is_not_fetched() {
 }
 
 #[test]
+fn a_release_put_into_the_cache_by_hand_needs_no_announcement_while_it_stands_there() {
+    let by_hand = Desired { release: release(1), announcement: Announcement::ByHand { content_digest: content(1) } };
+    // Somebody switched the cache away from what ran.
+    let mut node = Node { desired: Some(by_hand), previous: vec![loaded(2)], ..Node::default() };
+    node.on_disk = [release(1), release(2)].into();
+    for expected in [Step::Reuse(release(1)), Step::Switch(release(1)), Step::Idle(Idle::Converged)] {
+        let step = node.step();
+        assert_eq!(step, expected, "and not back to what ran before");
+        node.carry_out(&step);
+    }
+    let away = Node { active: None, on_disk: [release(2)].into(), ..node.clone() };
+    assert_eq!(Node { previous: vec![loaded(2)], ..away }.step(), Step::Reuse(release(2)), "it is not there any more");
+    let withdrawn = Withdrawn { contents: [content(1)].into(), ..Withdrawn::default() };
+    let node = Node { withdrawn, active: None, ..node };
+    assert_eq!(node.step(), Step::Reuse(release(2)), "its content is withdrawn");
+}
+
+#[test]
 fn without_a_usable_desired_state_everything_stays_as_it_is() {
     assert_eq!(running(1).step(), Step::Idle(Idle::NothingDesired));
     assert_eq!(Node::default().step(), Step::Idle(Idle::NothingDesired));

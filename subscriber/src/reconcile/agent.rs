@@ -258,13 +258,19 @@ impl Agent {
         if self.active().is_some_and(|active| &active.id == desired) {
             return Announcement::NotNeeded;
         }
-        match &self.announced {
-            Some((stream_sequence, published)) if published.tag == desired.tag => Announcement::Found {
+        let pin = self.known_pin.pin.as_ref().filter(|pin| &pin.release() == desired);
+        let announced = self.announced.as_ref().filter(|(_, published)| published.tag == desired.tag);
+        match (announced, pin) {
+            (Some((_, published)), Some(pin)) if published.tree_digest != desired.tree_digest => {
+                Announcement::ByHand { content_digest: pin.content_digest }
+            }
+            (Some((stream_sequence, published)), _) => Announcement::Found {
                 stream_sequence: *stream_sequence,
                 tree_digest: published.tree_digest,
                 content_digest: published.content_digest,
             },
-            Some(_) | None => Announcement::Missing,
+            (None, Some(pin)) => Announcement::ByHand { content_digest: pin.content_digest },
+            (None, None) => Announcement::Missing,
         }
     }
 
