@@ -19,7 +19,7 @@ use shared::daemon::ErrorChain;
 use shared::digest::Sha256Digest;
 use shared::event_chain::EventDraft;
 use shared::event_envelope::EnvelopeError;
-use shared::identifiers::{Incarnation, NodeName};
+use shared::identifiers::{EventId, Incarnation, NodeName};
 use shared::source::Source;
 use shared::subjects::node_filter;
 use thiserror::Error;
@@ -96,6 +96,8 @@ pub struct Outbox {
 struct Inner {
     node: NodeName,
     queue: Queue,
+    /// The last event that an earlier process stored.
+    stored_before: Option<EventId>,
     /// Locked by whoever runs: there is one writer.
     writer: Mutex<EventWriter>,
     incarnation: Incarnation,
@@ -109,13 +111,22 @@ impl Outbox {
     pub fn open(directory: &Path, node: NodeName) -> Result<Self, OutboxError> {
         let writer = EventWriter::open(directory, Source::Node(node.clone())).map_err(OutboxError::Writer)?;
         let queue = Queue::open(directory, MAX_WAITING).map_err(OutboxError::Queue)?;
-        if let Some(stored) = writer.last_stored() {
+        let stored_before = writer.last_stored();
+        if let Some(stored) = stored_before {
             // The process ended between storing it and removing its entry.
             queue.remove(stored).map_err(OutboxError::Queue)?;
         }
         let (status, _) = watch::channel(OutboxStatus { waiting: queue.len(), ..OutboxStatus::default() });
         let incarnation = writer.chain().incarnation;
-        let inner = Inner { node, queue, writer: Mutex::new(writer), incarnation, recorded: Notify::new(), status };
+        let inner = Inner {
+            node,
+            queue,
+            stored_before,
+            writer: Mutex::new(writer),
+            incarnation,
+            recorded: Notify::new(),
+            status,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -129,8 +140,12 @@ impl Outbox {
         self.inner.status.subscribe()
     }
 
-    /// Makes an event durable, to be sent in the order of these calls. After it returns, no crash loses the event.
+    /// Makes an event durable, to be sent in the order of these calls. After it returns, no crash loses the event. One that
+    /// is recorded again under the same id, because a crash came before its caller had noted the first time, counts once.
     pub async fn record(&self, draft: EventDraft) -> Result<(), RecordError> {
+        if self.inner.stored_before == Some(draft.id) {
+            return Ok(());
+        }
         let inner = Arc::clone(&self.inner);
         let recorded =
             tokio::task::spawn_blocking(move || inner.queue.push(&Source::Node(inner.node.clone()), draft)).await;

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::digest::Sha256Digest;
 use shared::event::Loaded;
-use shared::identifiers::{BundleName, ChannelName, Incarnation, Tag};
+use shared::identifiers::{BundleName, ChannelName, EventId, Incarnation, Tag};
 
 use crate::failures::FailureBook;
 
@@ -84,6 +84,9 @@ pub(crate) struct NodeState {
     pub activation_epoch: u64,
     /// A switch that happened and is not yet recorded in the outbox, with its time.
     pub unreported: Option<(DateTime<Utc>, Loaded)>,
+    /// Id of its event: recorded again under it after a crash, the event still counts once.
+    #[serde(default)]
+    pub unreported_id: Option<EventId>,
 }
 
 impl NodeState {
@@ -98,11 +101,12 @@ impl NodeState {
             failures: FailureBook::default(),
             activation_epoch: 0,
             unreported: None,
+            unreported_id: None,
         }
     }
 
-    /// Notes a switch; `report` waits to be recorded.
-    pub(crate) fn switched_to(&mut self, release: LoadedRelease, report: Loaded) {
+    /// Notes a switch; `report` waits to be recorded as the event `id`.
+    pub(crate) fn switched_to(&mut self, release: LoadedRelease, report: Loaded, id: EventId) {
         let at = release.loaded_at;
         self.failures.forget(&release.id);
         self.previous.retain(|previous| previous.id.tag != release.id.tag);
@@ -115,6 +119,7 @@ impl NodeState {
         self.previous.truncate(MOST_PREVIOUS);
         self.activation_epoch = report.activation_epoch;
         self.unreported = Some((at, report));
+        self.unreported_id = Some(id);
     }
 }
 
@@ -144,7 +149,12 @@ mod tests {
             verified: true,
         };
         let content_digest = id.tree_digest;
-        state.switched_to(LoadedRelease { id, content_digest, git_sha: None, loaded_at: DateTime::UNIX_EPOCH }, report);
+        let event = EventId::from_uuid(uuid::Uuid::from_u128(1));
+        state.switched_to(
+            LoadedRelease { id, content_digest, git_sha: None, loaded_at: DateTime::UNIX_EPOCH },
+            report,
+            event,
+        );
     }
 
     fn tags(state: &NodeState) -> Vec<&str> {

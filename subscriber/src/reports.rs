@@ -11,7 +11,7 @@ use shared::event::{
     VerificationFailed,
 };
 use shared::event_chain::EventDraft;
-use shared::identifiers::{BundleName, Tag};
+use shared::identifiers::{BundleName, EventId, Tag};
 use shared::verification::VerificationFailure;
 use streams::event_writer::new_event_id;
 use streams::outbox::Outbox;
@@ -106,10 +106,11 @@ impl Reporter {
         self.record(event).await;
     }
 
-    /// A switch, with the time at which it happened. Says whether the event is durable: the caller keeps it otherwise.
-    pub(crate) async fn loaded(&self, at: DateTime<Utc>, loaded: Loaded) -> bool {
+    /// A switch, with the id of its event and the time at which it happened. Says whether the event is durable: the caller
+    /// keeps it otherwise, and says it again under the same id, which counts once.
+    pub(crate) async fn loaded(&self, id: EventId, at: DateTime<Utc>, loaded: Loaded) -> bool {
         let (sender, durable) = oneshot::channel();
-        self.send(at, loaded.into(), Some(sender)).await;
+        self.send(EventDraft { id, time: at, event: loaded.into() }, Some(sender)).await;
         durable.await.is_ok()
     }
 
@@ -199,11 +200,10 @@ impl Reporter {
     }
 
     async fn record(&self, event: impl Into<BundleEvent>) {
-        self.send(Utc::now(), event.into(), None).await;
+        self.send(EventDraft { id: new_event_id(), time: Utc::now(), event: event.into() }, None).await;
     }
 
-    async fn send(&self, time: DateTime<Utc>, event: BundleEvent, durable: Option<oneshot::Sender<()>>) {
-        let draft = EventDraft { id: new_event_id(), time, event };
+    async fn send(&self, draft: EventDraft, durable: Option<oneshot::Sender<()>>) {
         // The recorder ends after the reporter, unless the process is ending.
         let _ = self.queue.send(Entry { draft, durable }).await;
     }
@@ -294,10 +294,10 @@ mod tests {
             activation_epoch: 1,
             verified: true,
         };
-        assert!(reporter.loaded(Utc::now(), loaded.clone()).await);
+        assert!(reporter.loaded(new_event_id(), Utc::now(), loaded.clone()).await);
         assert_eq!(outbox.status().borrow().waiting, 1);
         recording.abort();
         recording.await.unwrap_err();
-        assert!(!reporter.loaded(Utc::now(), loaded).await, "nobody makes it durable any more");
+        assert!(!reporter.loaded(new_event_id(), Utc::now(), loaded).await, "nobody makes it durable any more");
     }
 }

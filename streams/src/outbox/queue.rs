@@ -99,7 +99,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Makes an entry durable at the end of the queue.
+    /// Makes an entry durable at the end of the queue; nothing where one with its id waits already.
     pub(super) fn push(&self, source: &Source, draft: EventDraft) -> Result<(), RecordError> {
         let content = placeholder(source, &draft).to_bytes().map_err(RecordError::Invalid)?;
         if draft.event.stored_subject(source).is_none() {
@@ -109,6 +109,9 @@ impl Queue {
             }));
         }
         let mut entries = self.entries();
+        if entries.iter().any(|entry| entry.draft.id == draft.id) {
+            return Ok(());
+        }
         if entries.len() >= self.limit {
             return Err(RecordError::Queue(QueueError::Full { limit: self.limit }));
         }
@@ -225,6 +228,16 @@ mod tests {
             queue.remove(first.id).unwrap();
         }
         assert_eq!(queue.first(), None);
+    }
+
+    #[test]
+    fn an_entry_recorded_twice_waits_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let queue = Queue::open(directory.path(), MAX_WAITING).unwrap();
+        queue.push(&source(), draft(1)).unwrap();
+        let queue = Queue::open(directory.path(), MAX_WAITING).unwrap();
+        queue.push(&source(), draft(1)).unwrap();
+        assert_eq!(queue.len(), 1);
     }
 
     #[test]

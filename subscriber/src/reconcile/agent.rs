@@ -11,6 +11,7 @@ use shared::limits::ReleaseLimits;
 use shared::verification::VerifiedRelease;
 use streams::connection::{Connection, ConnectionState};
 use streams::event_log::EventLog;
+use streams::event_writer::new_event_id;
 use streams::outbox::Outbox;
 use streams::release_store::ReleaseStore;
 use tokio::sync::watch;
@@ -322,8 +323,10 @@ impl Agent {
     /// Puts the last switch into the outbox and forgets it here once it is durable there.
     pub(super) async fn report_switch(&mut self) {
         let Some((at, loaded)) = self.state.unreported.clone() else { return };
-        if self.reporter.loaded(at, loaded).await {
+        let id = *self.state.unreported_id.get_or_insert_with(new_event_id);
+        if self.reporter.loaded(id, at, loaded).await {
             self.state.unreported = None;
+            self.state.unreported_id = None;
             self.save().await;
         }
     }

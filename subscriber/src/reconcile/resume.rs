@@ -10,6 +10,7 @@ use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
 use shared::release::Release;
 use shared::verification::VerificationFailure;
+use streams::event_writer::new_event_id;
 use tokio::task::spawn_blocking;
 
 use super::agent::Agent;
@@ -103,7 +104,7 @@ impl Agent {
         loaded: Loaded,
     ) {
         let release = LoadedRelease { id, content_digest: release.content_digest(), git_sha, loaded_at: Utc::now() };
-        self.state.switched_to(release, loaded);
+        self.state.switched_to(release, loaded, new_event_id());
         self.save().await;
         self.report_switch().await;
     }
