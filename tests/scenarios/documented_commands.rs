@@ -107,6 +107,26 @@ fn every_documented_command_line_is_one_that_demonctl_takes() {
 }
 
 #[test]
+fn every_command_named_in_the_text_exists() {
+    let mut wrong = Vec::new();
+    let mut found = 0;
+    for (name, _) in DOCUMENTS {
+        let text = document(name);
+        for named in text.split('`').filter(|span| span.starts_with("demonctl ") && !span.contains('\n')) {
+            found += 1;
+            // Named without what it needs, so only subcommands and options are looked at.
+            let mut arguments = words(named).split_off(1);
+            arguments.push("--help".to_owned());
+            if let Some(why) = refusal(&arguments) {
+                wrong.push(format!("docs/{name}: `{named}`: {why}"));
+            }
+        }
+    }
+    assert!(found > 2, "only {found} commands named");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
 fn command_lines_that_demonctl_does_not_take_are_noticed() {
     for line in [
         "demonctl events lst",
