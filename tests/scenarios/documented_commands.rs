@@ -39,12 +39,11 @@ fn typed(text: &str) -> Vec<String> {
             (None, Some(first)) => first.to_owned(),
             (None, None) => continue,
         };
-        match part.strip_suffix('\\') {
-            Some(more) => continued = Some(more.trim_end().to_owned()),
-            None => {
-                continued = None;
-                lines.push(part);
-            }
+        if let Some(more) = part.strip_suffix('\\') {
+            continued = Some(more.trim_end().to_owned());
+        } else {
+            continued = None;
+            lines.push(part);
         }
     }
     lines
@@ -58,7 +57,6 @@ fn words(line: &str) -> Vec<String> {
     for character in line.chars() {
         match (quote, character) {
             (Some(open), _) if open == character => quote = None,
-            (Some(_), _) => word.get_or_insert_default().push(character),
             (None, '\'' | '"') => {
                 quote = Some(character);
                 word.get_or_insert_default();
@@ -66,7 +64,7 @@ fn words(line: &str) -> Vec<String> {
             (None, ' ') => words.extend(word.take()),
             (None, '#') if word.is_none() => break,
             (None, '|' | '>' | '<' | ';' | '&') => break,
-            (None, _) => word.get_or_insert_default().push(character),
+            (Some(_) | None, _) => word.get_or_insert_default().push(character),
         }
     }
     words.extend(word);
