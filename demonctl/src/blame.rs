@@ -15,8 +15,10 @@ use shared::limits::ReleaseLimits;
 use shared::release::Release;
 use shared::release_path::ReleasePath;
 use streams::connection_arguments::ConnectionArguments;
+use streams::event_log::EventLog;
 use streams::release_store::ReleaseStore;
 
+use crate::log_input::LogInput;
 use crate::operator;
 use crate::output::{OutputFormat, print_line, printable};
 use crate::point_in_time::to_the_second;
@@ -81,7 +83,8 @@ struct Blame<'a> {
 /// Fails where the node runs nothing, or a release without such a file.
 pub(crate) async fn run(arguments: BlameArguments) -> anyhow::Result<ExitCode> {
     let connection = operator::connect(&arguments.connection).await?;
-    let timeline = timeline(&connection, &arguments.past).await?;
+    let input = LogInput::server(&EventLog::new(connection.clone())).await?;
+    let timeline = timeline(input, &arguments.past).await?;
     let bundle = bundle(&timeline, &arguments)?;
     let way = timeline.nodes.get(&(arguments.node.clone(), bundle.clone()));
     let activations = way.map(|way| way.activations.as_slice()).unwrap_or_default();

@@ -10,7 +10,9 @@ use shared::fleet_history::difference::{ChannelChange, FleetDifference, NodeChan
 use shared::fleet_history::timeline::{ChannelMove, FleetTimeline, NodeFailure};
 use shared::identifiers::Tag;
 use streams::connection_arguments::ConnectionArguments;
+use streams::event_log::EventLog;
 
+use crate::log_input::LogInput;
 use crate::operator;
 use crate::output::{OutputFormat, print_line, table};
 use crate::point_in_time::PointInLog;
@@ -51,7 +53,7 @@ struct Report {
 /// Reads the log once.
 pub(crate) async fn run(arguments: DiffArguments) -> anyhow::Result<ExitCode> {
     let connection = operator::connect(&arguments.connection).await?;
-    let mut log = LogFolder::start(&connection).await?;
+    let mut log = LogFolder::start(LogInput::server(&EventLog::new(connection)).await?);
     let mut timeline = FleetTimeline::default();
     log.apply_up_to(&mut timeline, Some(arguments.from)).await?;
     let before = timeline.clone();

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use streams::connection_arguments::ConnectionArguments;
 
+use crate::log_input::ExportFileArguments;
 use crate::operator;
 use crate::output::OutputFormat;
 use crate::state_report::print_state;
@@ -21,6 +22,8 @@ pub(crate) struct StateArguments {
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
     #[command(flatten)]
+    file: ExportFileArguments,
+    #[command(flatten)]
     past: PastArguments,
     #[command(flatten)]
     connection: ConnectionArguments,
@@ -30,14 +33,14 @@ impl StateArguments {
     /// The effective settings, secrets masked.
     pub(crate) fn settings(&self) -> anyhow::Result<Value> {
         let connection = operator::connection_settings(&self.connection)?;
-        Ok(json!({ "past": self.past, "output": self.output, "connection": connection }))
+        Ok(json!({ "from": self.file.from, "past": self.past, "output": self.output, "connection": connection }))
     }
 }
 
 /// Shows the state.
 pub(crate) async fn run(arguments: StateArguments) -> anyhow::Result<ExitCode> {
-    let connection = operator::connect(&arguments.connection).await?;
-    let timeline = timeline(&connection, &arguments.past).await?;
+    let input = arguments.file.open(&arguments.connection).await?;
+    let timeline = timeline(input, &arguments.past).await?;
     print_state(arguments.output, &timeline, arguments.past.happened_at)?;
     Ok(ExitCode::SUCCESS)
 }

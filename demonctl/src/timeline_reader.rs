@@ -5,8 +5,6 @@ use clap::Args;
 use serde::Serialize;
 use shared::fleet_history::StoredMessage;
 use shared::fleet_history::timeline::FleetTimeline;
-use streams::connection::Connection;
-use streams::event_log::EventLog;
 use streams::stored_event::StoredEvent;
 
 use crate::log_input::{LogInput, ReadingProgress};
@@ -36,12 +34,12 @@ pub(crate) fn message(event: &StoredEvent) -> StoredMessage<'_> {
 
 /// The fold of the log as of a point in the past, or of now. Reads to the first event that the server stored later,
 /// and no further.
-pub(crate) async fn timeline(connection: &Connection, past: &PastArguments) -> anyhow::Result<FleetTimeline> {
+pub(crate) async fn timeline(input: LogInput, past: &PastArguments) -> anyhow::Result<FleetTimeline> {
     let mut timeline = match past.happened_at {
         Some(time) => FleetTimeline::as_it_happened_by(time),
         None => FleetTimeline::default(),
     };
-    let mut log = LogFolder::start(connection).await?;
+    let mut log = LogFolder::start(input);
     log.apply_up_to(&mut timeline, past.at).await?;
     Ok(timeline)
 }
@@ -55,10 +53,9 @@ pub(crate) struct LogFolder {
 }
 
 impl LogFolder {
-    pub(crate) async fn start(connection: &Connection) -> anyhow::Result<Self> {
-        let input = LogInput::server(&EventLog::new(connection.clone())).await?;
+    pub(crate) fn start(input: LogInput) -> Self {
         let progress = ReadingProgress::start("reading the log", input.last_sequence);
-        Ok(Self { input, progress, ahead: Vec::new() })
+        Self { input, progress, ahead: Vec::new() }
     }
 
     /// Applies events up to a point, or to the end of the log.

@@ -115,6 +115,10 @@ async fn a_real_log_is_clean_and_its_export_proves_and_replays_the_same_without_
     let offline_state = offline(&["events", "replay", "--output", "json"], &file).await;
     let state = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).expect("JSON");
     assert_eq!(state(&offline_state.stdout), state(&online));
+    let then = offline(&["node", "show", "n1", "--at", "2099-01-01", "--output", "json"], &file).await;
+    assert_eq!(state(&then.stdout)[0]["active"]["tag"], "v2", "{}", both_outputs(&then));
+    let begun = offline(&["state", "--at", "1", "--output", "json"], &file).await;
+    assert_eq!(state(&begun.stdout)["as_of"]["stream_sequence"], 1, "{}", both_outputs(&begun));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,8 @@ mod contracts_validate;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod documented_commands;
+#[cfg(test)]
 mod event_log;
 #[cfg(test)]
 mod events_commands;

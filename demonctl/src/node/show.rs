@@ -12,6 +12,7 @@ use shared::fleet_history::timeline::{
 use shared::identifiers::{BundleName, NodeName};
 use streams::connection_arguments::ConnectionArguments;
 
+use crate::log_input::ExportFileArguments;
 use crate::operator;
 use crate::output::{OutputFormat, print_line, printable, table};
 use crate::point_in_time::to_the_second;
@@ -30,6 +31,8 @@ pub(crate) struct ShowArguments {
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
     #[command(flatten)]
+    file: ExportFileArguments,
+    #[command(flatten)]
     past: PastArguments,
     #[command(flatten)]
     connection: ConnectionArguments,
@@ -41,7 +44,7 @@ impl ShowArguments {
         Ok(json!({
             "node": self.node,
             "bundle": self.bundle,
-            "past": self.past,
+            "from": self.file.from, "past": self.past,
             "output": self.output,
             "connection": connection,
         }))
@@ -73,8 +76,8 @@ struct Report<'a> {
 
 /// Fails where the node had not said anything by then.
 pub(super) async fn run(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
-    let connection = operator::connect(&arguments.connection).await?;
-    let timeline = timeline(&connection, &arguments.past).await?;
+    let input = arguments.file.open(&arguments.connection).await?;
+    let timeline = timeline(input, &arguments.past).await?;
     let as_of = AsOf::new(&timeline, arguments.past.happened_at);
     let reports: Vec<Report<'_>> = timeline
         .nodes
