@@ -48,8 +48,8 @@ pub(crate) struct BisectArguments {
     #[command(flatten)]
     connection: ConnectionArguments,
     /// The command that judges a release, run in a directory with its files. Exit code 0 means good, 1 to 124 bad,
-    /// 125 cannot say; a higher one or a signal ends the search. It finds DEMON_BISECT_TAG, _SEQUENCE, _DIRECTORY,
-    /// _TREE_DIGEST, _CHANNEL and _BUNDLE in its environment. What it prints goes to standard error.
+    /// 125 cannot say; a higher one or a signal ends the search. It finds `DEMON_BISECT_TAG`, and
+    /// likewise `SEQUENCE`, `DIRECTORY`, `TREE_DIGEST`, `CHANNEL` and `BUNDLE`, in its environment. What it prints goes to standard error.
     #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -188,12 +188,11 @@ fn for_people(found: &Found) -> String {
         )
     };
     let mut lines = Vec::new();
-    match &found.first_bad {
-        Some(first) => lines.push(format!("first bad    {}", line(first))),
-        None => {
-            lines.push("Releases that could not be judged leave it open; the first bad one is among".to_owned());
-            lines.extend(found.candidates.iter().map(|candidate| format!("  {}", line(candidate))));
-        }
+    if let Some(first) = &found.first_bad {
+        lines.push(format!("first bad    {}", line(first)));
+    } else {
+        lines.push("Releases that could not be judged leave it open; the first bad one is among".to_owned());
+        lines.extend(found.candidates.iter().map(|candidate| format!("  {}", line(candidate))));
     }
     lines.push(format!("last good    {}", line(&found.last_good)));
     lines.push(format!("tried        {}", found.tried.len()));

@@ -101,7 +101,7 @@ mod tests {
                     assert!(good < place && place < bad);
                     search.record(place, judge(place));
                 }
-                step => return (step, trials),
+                step @ (Step::Found { .. } | Step::Open { .. }) => return (step, trials),
             }
         }
         unreachable!()

@@ -52,14 +52,13 @@ impl<'a> Trials<'a> {
     /// Judges a promotion; nothing where the command wants the search to end. The same files are judged once.
     pub(super) async fn judge(&mut self, head: &ChannelHead) -> anyhow::Result<Option<Verdict>> {
         let promoted = &head.promoted;
-        let (verdict, exit_code) = match self.verdicts.get(&promoted.tree_digest) {
-            Some(verdict) => (*verdict, None),
-            None => {
-                let status = self.run(head).await?;
-                match verdict_of(status) {
-                    Some(verdict) => (verdict, status.code()),
-                    None => return Ok(None),
-                }
+        let (verdict, exit_code) = if let Some(verdict) = self.verdicts.get(&promoted.tree_digest) {
+            (*verdict, None)
+        } else {
+            let status = self.run(head).await?;
+            match verdict_of(status) {
+                Some(verdict) => (verdict, status.code()),
+                None => return Ok(None),
             }
         };
         let words = match verdict {

@@ -189,13 +189,11 @@ fn contradiction(entry: &Entry, logged: Option<&NodeState>) -> Option<String> {
         return (report.last_sequence > last)
             .then(|| format!("the table names event {} as its last, the log ends with {last}", report.last_sequence));
     }
-    match known {
-        None => Some(format!("the table says it runs {}; the log has no event of a switch", name(said))),
-        Some(_) => {
-            let stale = if report.last_sequence < last { "is behind and " } else { "" };
-            Some(format!("the table {stale}says it runs {}; the log says {}", name(said), name(known)))
-        }
+    if known.is_none() {
+        return Some(format!("the table says it runs {}; the log has no event of a switch", name(said)));
     }
+    let stale = if report.last_sequence < last { "is behind and " } else { "" };
+    Some(format!("the table {stale}says it runs {}; the log says {}", name(said), name(known)))
 }
 
 /// The row's cells, one for each of [`COLUMNS`].

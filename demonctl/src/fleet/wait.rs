@@ -75,21 +75,18 @@ pub(super) async fn run(arguments: WaitForFleetArguments) -> anyhow::Result<Exit
     let connection = operator::connect(&arguments.connection).await?;
     let log = EventLog::new(connection.clone());
     let WaitForFleetArguments { channel, bundle, min_nodes, .. } = &arguments;
-    let (tag, tree_digest) = match &arguments.release {
-        Some(tag) => {
-            let register = ReleaseRegister::read(&log, bundle).await.context("the bundle's releases cannot be read")?;
-            match register.find(tag) {
-                Some((release, _)) => (tag.clone(), release.tree_digest),
-                None => bail!("no release `{tag}` of bundle `{bundle}` was announced"),
-            }
-        }
-        None => {
-            let history = read_history(&log, bundle, channel).await.context("the channel cannot be read")?;
-            let Some(head) = history.head() else {
-                return Err(MoveError::NoSuchChannel { bundle: bundle.clone(), channel: channel.clone() }.into());
-            };
-            (head.promoted.tag.clone(), head.promoted.tree_digest)
-        }
+    let (tag, tree_digest) = if let Some(tag) = &arguments.release {
+        let register = ReleaseRegister::read(&log, bundle).await.context("the bundle's releases cannot be read")?;
+        let Some((release, _)) = register.find(tag) else {
+            bail!("no release `{tag}` of bundle `{bundle}` was announced");
+        };
+        (tag.clone(), release.tree_digest)
+    } else {
+        let history = read_history(&log, bundle, channel).await.context("the channel cannot be read")?;
+        let Some(head) = history.head() else {
+            return Err(MoveError::NoSuchChannel { bundle: bundle.clone(), channel: channel.clone() }.into());
+        };
+        (head.promoted.tag.clone(), head.promoted.tree_digest)
     };
     let outcome =
         wait_for_at_least(*min_nodes, &connection, bundle, channel, &tag, tree_digest, arguments.timeout).await?;
