@@ -69,6 +69,7 @@ async fn every_node_has_a_row_that_says_how_it_stands_and_why() {
     let mut pinned = Agent::start("pinned", command, directories, world.directory());
     follower.switched_to("v1").await;
     pinned.switched_to("v1").await;
+    operate(&world, &["fleet", "wait", "--channel", "latest"], 0).await;
     let log = world.log().await;
     reported(&log, &mut writer_of("lost"), loaded("v1", 1), Utc::now()).await;
 
@@ -79,7 +80,6 @@ async fn every_node_has_a_row_that_says_how_it_stands_and_why() {
     let lost = row(&rows, "lost");
     assert_eq!((&lost["state"], &lost["tag"]), (&json!("silent"), &json!("v1")));
     assert!(lost["silent_since"].is_string(), "{lost}");
-    operate(&world, &["fleet", "wait", "--channel", "latest"], 0).await;
 
     // A head that names other bytes than were announced: nobody may switch to it.
     let store = ReleaseStore::new(world.operator().await);
@@ -124,7 +124,9 @@ async fn a_wait_ends_when_every_node_has_switched_and_names_those_that_have_not(
     world.raw_operator().await.api(&format!("STREAM.PURGE.{NODE_TABLE_STREAM}"), &purge).await;
     let silent = comes_to(&world, "n2", "silent").await;
     assert_eq!((&silent["tag"], &silent["desired"]), (&json!("v1"), &json!("v2")));
-    operate(&world, &["fleet", "wait", "--channel", "latest", "--release", "v2"], 0).await;
+    let wait = ["fleet", "wait", "--channel", "latest", "--release", "v2", "--timeout", "500ms"];
+    let words = text_of(&operate(&world, &wait, 3).await.stderr);
+    assert!(words.contains("node `n2` runs v1: silent, last heard of at"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
