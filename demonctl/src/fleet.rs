@@ -1,37 +1,38 @@
-//! `demonctl fleet`: what runs where.
+//! `demonctl fleet`: what runs where, and which node is not where it should be.
+
+mod node_rows;
+mod selection;
+mod status;
+mod view;
+mod wait;
+mod watch;
 
 use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared::digest::Sha256Digest;
 use shared::fleet_history::FleetHistory;
 use shared::identifiers::{BundleName, NodeName, Tag};
-use streams::connection_arguments::ConnectionArguments;
 
-use crate::history_follower::fold;
-use crate::operator;
 use crate::output::{OutputFormat, print_rows};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum FleetCommand {
-    /// One row a node: the release it runs, since when, and its last failure. Folded from the log.
-    Status(StatusArguments),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct StatusArguments {
-    /// Form of the output.
-    #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
-    output: OutputFormat,
-    #[command(flatten)]
-    connection: ConnectionArguments,
+    /// One row a node: what it runs, what it should run, and why the two differ.
+    Status(status::StatusArguments),
+    /// The same as it changes, until Ctrl-C.
+    Watch(watch::WatchArguments),
+    /// Wait until every live node of a channel has verified its release and switched to it.
+    ///
+    /// Exit code 0 once all have, 3 where some did not in time; those are named with the reason.
+    Wait(wait::WaitForFleetArguments),
 }
 
 #[derive(Serialize)]
-struct Row {
+struct FoldedRow {
     node: NodeName,
     bundle: BundleName,
     tag: Option<Tag>,
@@ -43,26 +44,29 @@ struct Row {
 impl FleetCommand {
     /// The effective settings, secrets masked.
     pub(crate) fn settings(&self) -> anyhow::Result<Value> {
-        let Self::Status(arguments) = self;
-        let connection = operator::connection_settings(&arguments.connection)?;
-        Ok(json!({ "output": arguments.output, "connection": connection }))
+        match self {
+            Self::Status(arguments) => arguments.settings(),
+            Self::Watch(arguments) => arguments.settings(),
+            Self::Wait(arguments) => arguments.settings(),
+        }
     }
 }
 
-/// Shows the nodes.
+/// Runs the subcommand.
 pub(crate) async fn run(command: FleetCommand) -> anyhow::Result<ExitCode> {
-    let FleetCommand::Status(arguments) = command;
-    let connection = operator::connect(&arguments.connection).await?;
-    print_status(arguments.output, &fold(&connection).await?)?;
-    Ok(ExitCode::SUCCESS)
+    match command {
+        FleetCommand::Status(arguments) => status::run(arguments).await,
+        FleetCommand::Watch(arguments) => watch::run(arguments).await,
+        FleetCommand::Wait(arguments) => wait::run(arguments).await,
+    }
 }
 
-/// Prints one row a node.
+/// Prints what a fold of the log says that each node runs.
 pub(crate) fn print_status(format: OutputFormat, history: &FleetHistory) -> anyhow::Result<()> {
-    let rows: Vec<Row> = history
+    let rows: Vec<FoldedRow> = history
         .nodes
         .iter()
-        .map(|((node, bundle), state)| Row {
+        .map(|((node, bundle), state)| FoldedRow {
             node: node.clone(),
             bundle: bundle.clone(),
             tag: state.active.as_ref().map(|(loaded, _)| loaded.tag.clone()),
@@ -76,8 +80,12 @@ pub(crate) fn print_status(format: OutputFormat, history: &FleetHistory) -> anyh
             row.node.to_string(),
             row.bundle.to_string(),
             row.tag.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string),
-            row.since.map_or_else(|| "-".to_owned(), |since| since.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            row.since.map_or_else(|| "-".to_owned(), time_cell),
             row.failure.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     })
+}
+
+fn time_cell(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

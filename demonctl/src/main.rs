@@ -4,6 +4,7 @@
 //! the work. Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 3 done but not every node
 //! followed in time (`--wait`), 130 and 143 stopped by Ctrl-C or SIGTERM.
 
+mod bisect;
 mod blame;
 mod bundle;
 mod channel;
@@ -94,6 +95,8 @@ enum Command {
     Diff(diff::DiffArguments),
     /// Say which release, commit, promotion and actor put a file's content on a node.
     Blame(Box<blame::BlameArguments>),
+    /// Find the promotion that broke something, with a command that tells good releases from bad ones.
+    Bisect(Box<bisect::BisectArguments>),
     /// Print the version.
     Version,
     /// Run a program and stop it when standard input closes.
@@ -120,6 +123,7 @@ impl Command {
             Self::Node(command) => command.settings(),
             Self::Diff(arguments) => arguments.settings(),
             Self::Blame(arguments) => arguments.settings(),
+            Self::Bisect(arguments) => arguments.settings(),
             Self::Version | Self::Supervise(_) | Self::RunAgent(_) => Ok(Value::Null),
         }
     }
@@ -154,6 +158,7 @@ fn main() -> ExitCode {
         Command::Node(command) => in_runtime(node::run(command)),
         Command::Diff(arguments) => in_runtime(diff::run(arguments)),
         Command::Blame(arguments) => in_runtime(blame::run(*arguments)),
+        Command::Bisect(arguments) => in_runtime(bisect::run(*arguments)),
     })
 }
 

@@ -97,6 +97,19 @@ pub(crate) async fn wait_for(
     tree_digest: Sha256Digest,
     limit: Duration,
 ) -> anyhow::Result<WaitOutcome> {
+    wait_for_at_least(0, connection, bundle, channel, tag, tree_digest, limit).await
+}
+
+/// The same, and until at least `minimum` nodes run it.
+pub(crate) async fn wait_for_at_least(
+    minimum: usize,
+    connection: &Connection,
+    bundle: &BundleName,
+    channel: &ChannelName,
+    tag: &Tag,
+    tree_digest: Sha256Digest,
+    limit: Duration,
+) -> anyhow::Result<WaitOutcome> {
     let goal = Goal { bundle, channel, tag, tree_digest };
     let deadline = Instant::now() + limit;
     let table = NodeTable::new(connection.clone());
@@ -117,7 +130,8 @@ pub(crate) async fn wait_for(
             bar.set_length((outcome.followed.len() + outcome.stragglers.len()) as u64);
             bar.set_position(outcome.followed.len() as u64);
         }
-        if outcome.stragglers.is_empty() || !follower.wait_for_more(deadline).await? {
+        let complete = outcome.stragglers.is_empty() && outcome.followed.len() >= minimum;
+        if complete || !follower.wait_for_more(deadline).await? {
             if let Some(bar) = bar {
                 bar.finish_and_clear();
             }

@@ -6,6 +6,7 @@
 mod append;
 mod leader_read;
 mod pages;
+mod subject_names;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;

@@ -23,6 +23,8 @@ mod events_commands;
 #[cfg(test)]
 mod fetch_bundle;
 #[cfg(test)]
+mod fleet_commands;
+#[cfg(test)]
 mod github_publisher;
 #[cfg(test)]
 mod github_source;
