@@ -8,9 +8,12 @@ mod blame;
 mod bundle;
 mod channel;
 mod checkout;
+mod completions;
+mod config;
 mod contracts;
 mod demo;
 mod diff;
+mod environment_masking;
 mod event_text;
 mod events;
 mod fetch_progress;
@@ -36,7 +39,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::Value;
 use shared::daemon::{ErrorChain, LogFormat, LogOutput, initialise_log};
 
@@ -93,6 +96,13 @@ enum Command {
     Diff(diff::DiffArguments),
     /// Say which release, commit, promotion and actor put a file's content on a node.
     Blame(Box<blame::BlameArguments>),
+    /// Change the file of variables that the systemd units read.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print completions for a shell.
+    Completions(completions::CompletionsArguments),
+    /// Write the man pages.
+    Man(completions::ManArguments),
     /// Run a program and stop it when standard input closes.
     #[command(hide = true)]
     Supervise(supervise::SuperviseArguments),
@@ -117,6 +127,9 @@ impl Command {
             Self::Node(command) => command.settings(),
             Self::Diff(arguments) => arguments.settings(),
             Self::Blame(arguments) => arguments.settings(),
+            Self::Config(command) => Ok(command.settings()),
+            Self::Completions(arguments) => Ok(arguments.settings()),
+            Self::Man(arguments) => Ok(arguments.settings()),
             Self::Supervise(_) | Self::RunAgent(_) => Ok(Value::Null),
         }
     }
@@ -146,6 +159,9 @@ fn main() -> ExitCode {
         Command::Node(command) => in_runtime(node::run(command)),
         Command::Diff(arguments) => in_runtime(diff::run(arguments)),
         Command::Blame(arguments) => in_runtime(blame::run(*arguments)),
+        Command::Config(command) => config::run(command),
+        Command::Completions(arguments) => completions::print_completions(&arguments, CommandLine::command()),
+        Command::Man(arguments) => completions::write_pages(&arguments, CommandLine::command()),
     })
 }
 
