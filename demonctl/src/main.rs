@@ -13,6 +13,7 @@ mod config;
 mod contracts;
 mod demo;
 mod diff;
+mod doctor;
 mod environment_masking;
 mod event_text;
 mod events;
@@ -96,6 +97,8 @@ enum Command {
     Diff(diff::DiffArguments),
     /// Say which release, commit, promotion and actor put a file's content on a node.
     Blame(Box<blame::BlameArguments>),
+    /// Check everything a node hangs on, with a remedy for what fails, and collect it for support.
+    Doctor(Box<doctor::DoctorArguments>),
     /// Change the file of variables that the systemd units read.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -127,6 +130,7 @@ impl Command {
             Self::Node(command) => command.settings(),
             Self::Diff(arguments) => arguments.settings(),
             Self::Blame(arguments) => arguments.settings(),
+            Self::Doctor(arguments) => arguments.settings(),
             Self::Config(command) => Ok(command.settings()),
             Self::Completions(arguments) => Ok(arguments.settings()),
             Self::Man(arguments) => Ok(arguments.settings()),
@@ -159,6 +163,7 @@ fn main() -> ExitCode {
         Command::Node(command) => in_runtime(node::run(command)),
         Command::Diff(arguments) => in_runtime(diff::run(arguments)),
         Command::Blame(arguments) => in_runtime(blame::run(*arguments)),
+        Command::Doctor(arguments) => in_runtime(doctor::run(*arguments)),
         Command::Config(command) => config::run(command),
         Command::Completions(arguments) => completions::print_completions(&arguments, CommandLine::command()),
         Command::Man(arguments) => completions::write_pages(&arguments, CommandLine::command()),
