@@ -49,6 +49,8 @@ pub(crate) fn secrets_in(name: &str, value: &str) -> Vec<String> {
         }
     }
     secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
+    secrets.sort();
+    secrets.dedup();
     secrets
 }
 

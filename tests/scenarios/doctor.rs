@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use acceptance::agent::Agent;
-use acceptance::fake_github::FakeGitHub;
+use acceptance::fake_github::{FakeGitHub, Fault};
 use acceptance::sample_trees::contracts;
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::{World, both_outputs, finished, succeeded};
@@ -135,8 +135,23 @@ async fn the_answers_of_github_are_told_apart() {
     assert!(both_outputs(&hidden).contains("404: no such repository"));
     let away = asked(&mut agent, "the-right-token", "o/r", "http://127.0.0.1:1/").await;
     names_only(&away, "github_reachable");
-    for output in [&good, &unknown, &hidden, &away] {
-        assert!(!both_outputs(output).contains("-token\""), "{}", both_outputs(output));
+    github.fail("/releases", Fault::Status(403, Vec::new()));
+    let forbidden = asked(&mut agent, "the-right-token", "o/r", &github.url()).await;
+    names_only(&forbidden, "github_token");
+    assert!(both_outputs(&forbidden).contains("403: GitHub knows the token"));
+    let mut through_proxy = doctor(&world, &mut agent).await;
+    through_proxy.args(["--source", "github"]).env("DEMONCTL_GITHUB_API_URL", github.url());
+    through_proxy.env("HTTP_PROXY", "http://user:geheim@127.0.0.1:1").env_remove("NO_PROXY").env_remove("no_proxy");
+    let proxy_away = finished(through_proxy).await;
+    names_only(&proxy_away, "github_reachable");
+    let said = both_outputs(&proxy_away);
+    assert!(said.contains("through proxy http://127.0.0.1:1") && !said.contains("geheim"), "{said}");
+    for output in [&good, &unknown, &hidden, &away, &forbidden] {
+        assert!(
+            !both_outputs(output).contains("-right-token") && !both_outputs(output).contains("another-token"),
+            "{}",
+            both_outputs(output)
+        );
     }
 }
 

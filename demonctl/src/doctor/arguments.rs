@@ -30,7 +30,13 @@ pub(super) enum Source {
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
     /// Address of the agent's HTTP interface.
-    #[arg(long, env = "DEMON_AGENT_URL", value_name = "URL", default_value = "http://127.0.0.1:3000")]
+    #[arg(
+        long,
+        env = "DEMON_AGENT_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:3000",
+        hide_env_values = true
+    )]
     pub(super) agent_url: Url,
     /// Key for the agent's API; better given by its variable.
     #[arg(long, env = "AGENT_API_KEY", value_name = "KEY", hide_env_values = true)]

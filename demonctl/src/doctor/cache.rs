@@ -4,7 +4,7 @@ use std::path::Path;
 
 use shared::daemon::ErrorChain;
 use shared::event::Published;
-use subscriber::reader::CurrentRelease;
+use subscriber::reader::{CurrentRelease, ReadReleaseError};
 
 use super::check::Check;
 use crate::event_text::bytes;
@@ -16,9 +16,13 @@ const SPARE: u64 = 64 << 20;
 
 /// Compares every file of the running release with its digest. Reads the whole release.
 pub(super) fn release(cache: &Path) -> Check {
-    let remedy = "the agent restores what is missing: `rm -rf` the cache and restart the agent";
+    let remedy = "somebody changed files: delete the cache and restart the agent, which fetches the release again";
     let current = match CurrentRelease::open(cache) {
         Ok(current) => current,
+        Err(error @ ReadReleaseError::NoCurrent { .. }) => {
+            let remedy = "is --cache the agent's DEMON_CONTRACTS_CACHE? if so, start the agent, which fills it";
+            return Check::no(RELEASE, ErrorChain(&error).to_string(), remedy);
+        }
         Err(error) => return Check::no(RELEASE, ErrorChain(&error).to_string(), remedy),
     };
     let files = current.release().files();
