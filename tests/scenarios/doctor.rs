@@ -106,12 +106,24 @@ async fn without_nats_the_rest_is_still_checked() {
 
 #[tokio::test]
 async fn missing_and_drifted_streams_are_named() {
-    let world = World::unprovisioned(&["n1"]).await;
-    let mut command = world.demonctl();
-    command.args(["doctor", "--node", "n1", "--agent-url", "http://127.0.0.1:1", "--output", "json"]);
-    let output = finished(command).await;
-    assert!(with_outcome(&output, "no").contains("streams"), "{}", both_outputs(&output));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("BUNDLE_EVENTS"));
+    let (world, mut agent) = healthy().await;
+    let operator = world.raw_operator().await;
+    let info = operator.api("STREAM.INFO.BUNDLE_EVENTS", &Value::Null).await;
+    let mut drifted = info["config"].clone();
+    drifted["republish"] = Value::Null;
+    let answer = operator.api("STREAM.UPDATE.BUNDLE_EVENTS", &drifted).await;
+    assert_eq!(answer["error"], Value::Null, "{answer}");
+    let output = finished(doctor(&world, &mut agent).await).await;
+    names_only(&output, "streams");
+    assert!(both_outputs(&output).contains("republish"), "{}", both_outputs(&output));
+
+    let answer = operator.api("STREAM.UPDATE.BUNDLE_EVENTS", &info["config"]).await;
+    assert_eq!(answer["error"], Value::Null, "{answer}");
+    let answer = operator.api("STREAM.DELETE.KV_BUNDLE_NODES", &Value::Null).await;
+    assert_eq!(answer["success"], true, "{answer}");
+    let output = finished(doctor(&world, &mut agent).await).await;
+    names_only(&output, "streams");
+    assert!(both_outputs(&output).contains("missing: KV_BUNDLE_NODES"), "{}", both_outputs(&output));
 }
 
 #[tokio::test]
