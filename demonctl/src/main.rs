@@ -9,10 +9,14 @@ mod blame;
 mod bundle;
 mod channel;
 mod checkout;
+mod completions;
+mod config;
 mod contracts;
 mod demo;
 mod diff;
+mod doctor;
 mod empty_variables;
+mod environment_masking;
 mod event_text;
 mod events;
 mod fetch_progress;
@@ -97,6 +101,15 @@ enum Command {
     Blame(Box<blame::BlameArguments>),
     /// Find the promotion that broke something, with a command that tells good releases from bad ones.
     Bisect(Box<bisect::BisectArguments>),
+    /// Check everything a node hangs on, with a remedy for what fails, and collect it for support.
+    Doctor(Box<doctor::DoctorArguments>),
+    /// Change the file of variables that the systemd units read.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print completions for a shell.
+    Completions(completions::CompletionsArguments),
+    /// Write the man pages.
+    Man(completions::ManArguments),
     /// Print the version.
     Version,
     /// Run a program and stop it when standard input closes.
@@ -124,6 +137,10 @@ impl Command {
             Self::Diff(arguments) => arguments.settings(),
             Self::Blame(arguments) => arguments.settings(),
             Self::Bisect(arguments) => arguments.settings(),
+            Self::Doctor(arguments) => arguments.settings(),
+            Self::Config(command) => Ok(command.settings()),
+            Self::Completions(arguments) => Ok(arguments.settings()),
+            Self::Man(arguments) => Ok(arguments.settings()),
             Self::Version | Self::Supervise(_) | Self::RunAgent(_) => Ok(Value::Null),
         }
     }
@@ -159,6 +176,10 @@ fn main() -> ExitCode {
         Command::Diff(arguments) => in_runtime(diff::run(arguments)),
         Command::Blame(arguments) => in_runtime(blame::run(*arguments)),
         Command::Bisect(arguments) => in_runtime(bisect::run(*arguments)),
+        Command::Doctor(arguments) => in_runtime(doctor::run(*arguments)),
+        Command::Config(command) => config::run(command),
+        Command::Completions(arguments) => completions::print_completions(&arguments, CommandLine::command()),
+        Command::Man(arguments) => completions::write_pages(&arguments, CommandLine::command()),
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod failed_attempt;
 mod request;
+mod server_version;
 
 use std::io;
 use std::path::PathBuf;

@@ -9,11 +9,15 @@ mod bundle_commands;
 #[cfg(test)]
 mod channel_moves;
 #[cfg(test)]
+mod configuration_file;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod contracts_validate;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod doctor;
 #[cfg(test)]
 mod documented_commands;
 #[cfg(test)]
