@@ -1,7 +1,5 @@
 //! `demonctl fleet status|watch|wait` and `demonctl bisect`, with real agents and with nodes that only reported.
 
-use std::time::Duration;
-
 use acceptance::agent::{Agent, AgentDirectories};
 use acceptance::handmade_release::{HandmadeRelease, contracts_files};
 use acceptance::operations::{operate, operated_json, operator_command, refused, text_of};
@@ -171,8 +169,7 @@ async fn ten_thousand_entries_are_answered_without_replaying_the_log() {
             let key = format!("$KV.BUNDLE_NODES.node-{number}");
             jetstream.publish(key, entry(number).to_string().into()).await?.await
         };
-        let stored =
-            tokio::time::timeout(Duration::from_secs(60), try_join_all(part.iter().map(|number| put(*number))));
+        let stored = tokio::time::timeout(PATIENCE, try_join_all(part.iter().map(|number| put(*number))));
         stored.await.expect("the server takes 500 entries in time").expect("the table takes the entries");
     }
     let mut command = operator_command(&world, &["fleet", "status", "--output", "json"]);
