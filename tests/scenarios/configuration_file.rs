@@ -70,7 +70,7 @@ async fn an_agent_started_with_the_file_obeys_it() {
     let mut agent = acceptance::agent::Agent::start("n1", with_file, directories, world.directory());
     let address = agent.http_address().await;
     assert_eq!(get(address, "/api/contracts/status", &[]).await.status, 401);
-    assert_eq!(get(address, "/api/contracts/status", &[("x-api-key", key)]).await.status, 200);
+    assert_eq!(get(address, "/api/contracts/status", &[&format!("x-api-key: {key}")]).await.status, 200);
 }
 
 #[tokio::test]
