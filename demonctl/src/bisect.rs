@@ -45,13 +45,13 @@ pub(crate) struct BisectArguments {
     /// Form of the output.
     #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
     output: OutputFormat,
-    #[command(flatten)]
-    connection: ConnectionArguments,
     /// The command that judges a release, run in a directory with its files. Exit code 0 means good, 1 to 124 bad,
     /// 125 cannot say; a higher one or a signal ends the search. It finds `DEMON_BISECT_TAG`, and
     /// likewise `SEQUENCE`, `DIRECTORY`, `TREE_DIGEST`, `CHANNEL` and `BUNDLE`, in its environment. What it prints goes to standard error.
     #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
     command: Vec<String>,
+    #[command(flatten)]
+    connection: ConnectionArguments,
 }
 
 /// A promotion.

@@ -15,7 +15,6 @@ mod contracts;
 mod demo;
 mod diff;
 mod doctor;
-mod empty_variables;
 mod environment_masking;
 mod event_text;
 mod events;
@@ -45,6 +44,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde_json::Value;
 use shared::daemon::{ErrorChain, LogFormat, LogOutput, initialise_log};
+use streams::empty_variables::ignored;
 
 /// Bundle distribution on NATS JetStream: push verified bundles to a fleet and replay what happened.
 ///
@@ -147,7 +147,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let matches = empty_variables::ignored(CommandLine::command()).get_matches();
+    let matches = ignored(CommandLine::command()).get_matches();
     let CommandLine { print_config, command } =
         CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if print_config {

@@ -29,7 +29,7 @@ use crate::output::{may_draw, note};
 /// Between two looks at the node table: entries of a large fleet are many.
 const TABLE_PAUSE: Duration = Duration::from_secs(1);
 /// Done, but not every node followed in time.
-const NOT_EVERY_NODE: u8 = 3;
+pub(crate) const NOT_EVERY_NODE: u8 = 3;
 
 /// The options of commands that can wait for the nodes.
 #[derive(Debug, Clone, Args)]

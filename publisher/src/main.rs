@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use publisher::config::{CommandLine, ConfigFaults, PublishConfig, PublisherCommand, PublisherConfig, ServeConfig};
 use publisher::progress::Silent;
 use publisher::publish_cycle::ReleasePolicy;
@@ -13,6 +13,7 @@ use publisher::service::{GivenCommit, Patience, PublishService, RunOrder, log_re
 use publisher::serving::serve;
 use serde::Serialize;
 use shared::daemon::{ErrorChain, LogOutput, initialise_log, stop_signal};
+use streams::empty_variables::ignored;
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of a command line that cannot be used; clap's own is the same.
@@ -40,7 +41,9 @@ impl Work {
 }
 
 fn main() -> ExitCode {
-    let (print_config, work) = match check(&CommandLine::parse().command) {
+    let matches = ignored(CommandLine::command()).get_matches();
+    let command_line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let (print_config, work) = match check(&command_line.command) {
         Ok(checked) => checked,
         Err(faults) => {
             say(&mut io::stderr(), &format!("demon-publisher: {faults}"));

@@ -125,3 +125,19 @@ fn a_server_that_is_not_there_is_told_in_one_line_and_exits_with_1() {
     assert_eq!(errors.lines().count(), 1, "{errors}");
     assert!(errors.contains("cannot be reached"), "{errors}");
 }
+
+#[test]
+fn variables_that_are_set_to_nothing_count_as_not_set() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("contracts")).unwrap();
+    let mut command = publisher(directory.path());
+    command.args(["serve", "--print-config"]);
+    for name in ["NATS_USER", "NATS_CREDS_PATH", "DEMON_BUNDLE", "DEMON_PUBLISHER_INTERVAL", "DEMON_PUBLISHER_SCHEDULE"]
+    {
+        command.env(name, "");
+    }
+    let (code, settings, errors) = run(&mut command);
+    assert_eq!(code, Some(0), "{errors}");
+    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+    assert_eq!(settings["bundle"], "contracts", "{settings}");
+}

@@ -16,6 +16,7 @@ pub mod connection_settings;
 mod direct_get;
 mod durable_file;
 pub mod embedded_server;
+pub mod empty_variables;
 pub mod epoch;
 pub mod event_log;
 pub mod event_writer;

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use shared::daemon::stop_signal;
+use streams::empty_variables::ignored;
 use subscriber::{AgentArguments, main_with};
 
 /// A disk operation that hangs does not keep a stopped agent alive.
@@ -23,7 +24,8 @@ struct CommandLine {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let CommandLine { agent } = CommandLine::parse();
+    let matches = ignored(CommandLine::command()).get_matches();
+    let CommandLine { agent } = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -101,3 +101,16 @@ fn a_cache_that_is_no_directory_is_one_line_and_exits_with_1() {
     assert_eq!(error.lines().count(), 1, "{error}");
     assert!(Cache::new(cache).ensure().is_err());
 }
+
+#[test]
+fn variables_that_are_set_to_nothing_count_as_not_set() {
+    let directory = directory();
+    let empty =
+        ["NATS_USER", "NATS_CREDS_PATH", "DEMON_BUNDLE", "DEMON_INTERVAL", "PORT", "DEMON_SKIP_CONTRACT_BUNDLE"];
+    let environment: Vec<(&str, &str)> = empty.iter().map(|name| (*name, "")).collect();
+    let output = run(directory.path(), &["--node", "edge-17", "--print-config"], &environment);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let settings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&settings["bundle"], &settings["interval"]), (&"contracts".into(), &"30s".into()));
+    assert_eq!(settings["skip_contract_bundle"], false);
+}

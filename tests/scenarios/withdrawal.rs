@@ -271,6 +271,15 @@ async fn every_live_node_leaves_a_withdrawn_release_and_the_command_can_wait_for
 }
 
 #[tokio::test]
+async fn waiting_says_so_where_a_channel_has_nothing_to_move_to() {
+    let world = World::start(&[]).await;
+    published(&world, &["c"]).await;
+    let output = operate(&world, &[&WITHDRAW_C[..], &["--wait"]].concat(), 3).await;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("channel `latest` has no release to move to"), "{words}");
+}
+
+#[tokio::test]
 async fn a_pinned_node_leaves_a_withdrawn_release_too_and_a_restart_does_not_bring_it_back() {
     let world = World::start(&["edge-1"]).await;
     published(&world, &["a", "b", "c"]).await;

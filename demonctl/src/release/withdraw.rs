@@ -24,7 +24,7 @@ use super::refuse_alias;
 use crate::channel::BundleArgument;
 use crate::operator::{self, ActorArguments};
 use crate::output::{OutputFormat, note, print_document, print_line};
-use crate::rollout_wait::{WaitArguments, wait_for};
+use crate::rollout_wait::{NOT_EVERY_NODE, WaitArguments, wait_for};
 
 /// Wrong usage: nobody to ask, and nobody said yes.
 const WRONG_USAGE: u8 = 2;
@@ -130,7 +130,14 @@ async fn wait_for_channels(
     for moved in &report.channels {
         let head = match &moved.outcome {
             ChannelOutcome::Moved(head) | ChannelOutcome::MovedByOthers(head) => &head.promoted,
-            ChannelOutcome::NothingToMoveTo => continue,
+            ChannelOutcome::NothingToMoveTo => {
+                note(&format!(
+                    "channel `{}` has no release to move to: nodes that follow it keep what they run until it is promoted",
+                    moved.channel
+                ));
+                code = ExitCode::from(NOT_EVERY_NODE);
+                continue;
+            }
         };
         let left = deadline.saturating_duration_since(Instant::now());
         let outcome = wait_for(connection, &head.bundle, &head.channel, &head.tag, head.tree_digest, left).await?;

@@ -1,4 +1,4 @@
-//! A variable that is set to nothing counts as not set, for every option.
+//! A variable that is set to nothing counts as not set, for every option of every program.
 //!
 //! Compose files, unit files and CI set variables that nobody gave a value to the empty text. Taken as a value, it
 //! would be wrong usage for most options, and worse for some: an empty `NATS_USER` wins over the login in `NATS_URL`.
@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use clap::Command;
 
 /// The command line without the variables that are set to nothing.
-pub(crate) fn ignored(command: Command) -> Command {
+pub fn ignored(command: Command) -> Command {
     without(command, &|variable| env::var_os(variable).is_some_and(|value| value.is_empty()))
 }
 
