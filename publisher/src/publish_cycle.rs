@@ -141,9 +141,10 @@ pub async fn publish(
     author.settle(log).await.map_err(PublishError::Settle)?;
     let register = ReleaseRegister::read(log, &request.bundle).await.map_err(PublishError::Read)?;
     let decision = decide(&register, content.content_digest(), request)?;
-    gates::refuse_frozen(log, request).await?;
+    let history = gates::needed_history(log, request).await?;
+    gates::refuse_frozen(request, history.as_ref())?;
     gates::check_content(content, &decision).await?;
-    let compatibility = gates::refuse_incompatible(log, bucket, &register, content, request).await?;
+    let compatibility = gates::refuse_incompatible(bucket, &register, history.as_ref(), content, request).await?;
     let (release, novelty) = match decision {
         Decision::Unchanged(release) => (release, Novelty::Unchanged),
         Decision::AlreadyAnnounced(release) => (release, Novelty::AlreadyAnnounced),

@@ -11,7 +11,7 @@ use streams::release_store::ReleaseStore;
 
 use crate::announcement::{AnnouncedRelease, announcement_of};
 use crate::build::{SourceContent, build};
-use crate::channel::{AutomaticPromotion, FrozenSince, read_history, would_be_left_alone};
+use crate::channel::{AutomaticPromotion, FrozenSince, would_be_left_alone};
 use crate::channel_history::ChannelHistory;
 use crate::progress::Progress;
 use crate::publish_cycle::{
@@ -61,11 +61,7 @@ pub async fn preview(
         None => (ReleaseRegister::default(), None),
         Some((log, _)) => {
             let register = ReleaseRegister::read(log, &request.bundle).await.map_err(PublishError::Read)?;
-            let history = match &request.channel {
-                None => None,
-                Some(channel) => Some(read_history(log, &request.bundle, channel).await.map_err(PublishError::Read)?),
-            };
-            (register, history)
+            (register, gates::channel_history(log, request).await?)
         }
     };
     let decision = decide(&register, content.content_digest(), request)?;
@@ -93,10 +89,7 @@ pub async fn preview(
             (built(stores, actor, content, request, &tag, progress).await?, None, Novelty::Announced)
         }
     };
-    let frozen = match stores {
-        None => None,
-        Some((log, _)) => gates::frozen(log, request).await?,
-    };
+    let frozen = gates::frozen(request, history.as_ref());
     let channel = request.channel.as_ref().map(|_| previewed_move(&history.unwrap_or_default(), &release));
     Ok(PublishPreview { release, stream_sequence, novelty, channel, frozen, compatibility })
 }

@@ -16,7 +16,7 @@ use crate::stored_release::{AnnouncedFileError, read_announced_file};
 #[derive(Debug, Error)]
 pub enum ReleaseComparisonError {
     /// One of them does not come back from the bucket as it was announced.
-    #[error("release `{tag}` cannot be read")]
+    #[error("the contracts of release `{tag}` cannot be read")]
     Read {
         /// The release.
         tag: Tag,
@@ -25,7 +25,7 @@ pub enum ReleaseComparisonError {
         source: AnnouncedFileError,
     },
     /// One of them holds no valid contracts.
-    #[error("release `{tag}` holds no contracts")]
+    #[error("release `{tag}` holds no contracts that could be compared")]
     Document {
         /// The release.
         tag: Tag,
@@ -53,12 +53,14 @@ pub async fn compare_releases(
     if base.content_digest == new.content_digest {
         return Ok(Some(Vec::new()));
     }
-    let (old, new) = (document(bucket, base, limits).await?, document(bucket, new, limits).await?);
+    let (old, new) =
+        (announced_contracts(bucket, base, limits).await?, announced_contracts(bucket, new, limits).await?);
     let breaking = spawn_blocking(move || breaking_changes(&old, &new)).await;
     breaking.map(Some).map_err(ReleaseComparisonError::Interrupted)
 }
 
-async fn document(
+/// The contracts of an announced release. Reads its archive from the bucket and verifies it on the way.
+pub(crate) async fn announced_contracts(
     bucket: &ReleaseStore,
     release: &Published,
     limits: ReleaseLimits,

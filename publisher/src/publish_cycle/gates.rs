@@ -5,17 +5,16 @@ use shared::identifiers::{BundleName, Tag};
 use streams::event_log::EventLog;
 use streams::release_store::ReleaseStore;
 use thiserror::Error;
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::{Decision, FrozenChannel, PublishError, PublishRequest};
 use crate::build::SourceContent;
 use crate::channel::{FrozenSince, read_history};
 use crate::channel_history::ChannelHistory;
 use crate::compatibility::{BreakingChange, breaking_changes};
-use crate::contracts_bundle::BUNDLE_FILE;
 use crate::contracts_document::{ContractsDocument, DocumentError, check};
+use crate::release_comparison::{ReleaseComparisonError, announced_contracts};
 use crate::release_register::ReleaseRegister;
-use crate::stored_release::{AnnouncedFileError, read_announced_file};
 
 /// How contracts compare with a release that their readers have.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,27 +36,30 @@ pub enum BaseError {
         /// The tag.
         tag: Tag,
     },
-    /// The bucket does not give its contracts.
-    #[error("the contracts of release `{tag}` cannot be read")]
-    Read {
-        /// The tag.
-        tag: Tag,
-        /// Why.
-        #[source]
-        source: AnnouncedFileError,
-    },
-    /// What it holds is no contracts bundle.
-    #[error("release `{tag}` holds no contracts that could be compared")]
-    Document {
-        /// The tag.
-        tag: Tag,
-        /// Why.
-        #[source]
-        source: DocumentError,
-    },
-    /// The work was given up in the middle.
-    #[error("the comparison was interrupted")]
-    Interrupted(#[source] JoinError),
+    /// Its contracts cannot be had.
+    #[error(transparent)]
+    Release(#[from] ReleaseComparisonError),
+}
+
+/// The moves of the channel that a request is to move, where a gate asks for them.
+pub(super) async fn needed_history(
+    log: &EventLog,
+    request: &PublishRequest,
+) -> Result<Option<ChannelHistory>, PublishError> {
+    if request.frozen_channel == FrozenChannel::Refuse || request.require_compatible {
+        channel_history(log, request).await
+    } else {
+        Ok(None)
+    }
+}
+
+/// The moves of the channel that a request is to move; `None` where it moves none.
+pub(crate) async fn channel_history(
+    log: &EventLog,
+    request: &PublishRequest,
+) -> Result<Option<ChannelHistory>, PublishError> {
+    let Some(channel) = &request.channel else { return Ok(None) };
+    read_history(log, &request.bundle, channel).await.map(Some).map_err(PublishError::Read)
 }
 
 /// Refuses contracts that no reader could use, where they are about to be announced: what is no JSON Schema, or refers
@@ -74,20 +76,16 @@ pub(crate) async fn check_content(content: &SourceContent, decision: &Decision) 
 
 /// Refuses contracts that break who reads the release before them, where the request wants that.
 pub(super) async fn refuse_incompatible(
-    log: &EventLog,
     bucket: &ReleaseStore,
     register: &ReleaseRegister,
+    history: Option<&ChannelHistory>,
     content: &SourceContent,
     request: &PublishRequest,
 ) -> Result<Option<Comparison>, PublishError> {
     if !request.require_compatible {
         return Ok(None);
     }
-    let history = match &request.channel {
-        None => None,
-        Some(channel) => Some(read_history(log, &request.bundle, channel).await.map_err(PublishError::Read)?),
-    };
-    let comparison = compare(bucket, register, history.as_ref(), content, request).await?;
+    let comparison = compare(bucket, register, history, content, request).await?;
     match comparison {
         None => Err(PublishError::NotComparable { bundle: request.bundle.clone() }),
         Some(Comparison { base: Some(base), breaking }) if !breaking.is_empty() => {
@@ -114,27 +112,13 @@ pub(crate) async fn compare(
     if base.content_digest == content.content_digest() {
         return Ok(Some(Comparison { base: Some(tag), breaking: Vec::new() }));
     }
-    let old = read_announced_file(bucket, base, BUNDLE_FILE, request.limits)
-        .await
-        .map_err(|source| PublishError::Base(BaseError::Read { tag: tag.clone(), source }))?;
-    let breaking = spawn_blocking(move || -> Result<_, (Side, DocumentError)> {
-        let old = ContractsDocument::parse(&old).map_err(|error| (Side::Base, error))?;
-        let new = ContractsDocument::parse(&new).map_err(|error| (Side::New, error))?;
-        Ok(breaking_changes(&old, &new))
-    })
-    .await
-    .map_err(|error| PublishError::Base(BaseError::Interrupted(error)))?;
-    match breaking {
+    let old =
+        announced_contracts(bucket, base, request.limits).await.map_err(|error| PublishError::Base(error.into()))?;
+    let compared = spawn_blocking(move || ContractsDocument::parse(&new).map(|new| breaking_changes(&old, &new))).await;
+    match compared.map_err(PublishError::Interrupted)? {
         Ok(breaking) => Ok(Some(Comparison { base: Some(tag), breaking })),
-        Err((Side::Base, source)) => Err(PublishError::Base(BaseError::Document { tag, source })),
-        Err((Side::New, DocumentError { defects })) => Err(PublishError::Defects { defects }),
+        Err(DocumentError { defects }) => Err(PublishError::Defects { defects }),
     }
-}
-
-/// Which of two documents is no contracts bundle.
-enum Side {
-    Base,
-    New,
 }
 
 /// The release to compare with.
@@ -154,18 +138,17 @@ fn base<'a>(
 }
 
 /// Refuses a publish to a frozen channel, where the request wants that.
-pub(super) async fn refuse_frozen(log: &EventLog, request: &PublishRequest) -> Result<(), PublishError> {
-    match frozen(log, request).await? {
+pub(super) fn refuse_frozen(request: &PublishRequest, history: Option<&ChannelHistory>) -> Result<(), PublishError> {
+    match frozen(request, history) {
         Some(frozen) => Err(PublishError::Frozen(frozen)),
         None => Ok(()),
     }
 }
 
 /// Whether the request wants to be refused for a frozen channel, and the channel is.
-pub(crate) async fn frozen(log: &EventLog, request: &PublishRequest) -> Result<Option<FrozenSince>, PublishError> {
-    let (Some(channel), FrozenChannel::Refuse) = (&request.channel, request.frozen_channel) else { return Ok(None) };
-    let history = read_history(log, &request.bundle, channel).await.map_err(PublishError::Read)?;
-    Ok(FrozenSince::of(channel, &history))
+pub(crate) fn frozen(request: &PublishRequest, history: Option<&ChannelHistory>) -> Option<FrozenSince> {
+    let (Some(channel), FrozenChannel::Refuse) = (&request.channel, request.frozen_channel) else { return None };
+    history.and_then(|history| FrozenSince::of(channel, history))
 }
 
 #[cfg(test)]
