@@ -127,6 +127,14 @@ impl Follow {
             Self::Tag(_) => None,
         }
     }
+
+    /// The tag, where one release is followed for good.
+    pub fn tag(&self) -> Option<&Tag> {
+        match self {
+            Self::Channel(_) => None,
+            Self::Tag(tag) => Some(tag),
+        }
+    }
 }
 
 /// Settings of an agent, each of them checked. Serialising it masks every secret.

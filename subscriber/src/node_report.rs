@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use shared::digest::Sha256Digest;
 use shared::identifiers::{BundleName, ChannelName, Incarnation, NodeName, Tag};
 
-use crate::config::{AgentConfig, Follow};
+use crate::config::AgentConfig;
 
 /// What a node says about itself with each heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,15 +47,11 @@ pub struct NodeReport {
 impl NodeReport {
     /// What a node says before it has looked at anything.
     pub(crate) fn at_start(config: &AgentConfig, incarnation: Incarnation, started_at: DateTime<Utc>) -> Self {
-        let pinned = match &config.follow {
-            Follow::Tag(tag) => Some(tag.clone()),
-            Follow::Channel(_) => None,
-        };
         Self {
             node: config.node.clone(),
             bundle: config.bundle.clone(),
             channel: config.follow.channel().cloned(),
-            pinned,
+            pinned: config.follow.tag().cloned(),
             active: None,
             previous: None,
             desired: None,

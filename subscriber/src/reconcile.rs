@@ -31,7 +31,7 @@ use self::agent::{Agent, Memory};
 use self::wake_ups::WakeUps;
 use crate::agent_presence::AgentFacts;
 use crate::cache::{Cache, CacheError};
-use crate::config::{AgentConfig, Follow};
+use crate::config::AgentConfig;
 use crate::metrics::MetricsPage;
 use crate::reports::Reporter;
 use crate::state_directory::{StateDirectory, StateError};
@@ -150,15 +150,11 @@ fn start_background(
 }
 
 fn facts_of(config: &AgentConfig) -> AgentFacts {
-    let tag = match &config.follow {
-        Follow::Tag(tag) => Some(tag.clone()),
-        Follow::Channel(_) => None,
-    };
     AgentFacts {
         node: config.node.clone(),
         bundle: config.bundle.clone(),
         channel: config.follow.channel().cloned(),
-        tag,
+        tag: config.follow.tag().cloned(),
         process_id: std::process::id(),
     }
 }
