@@ -9,16 +9,20 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::event::Hold;
-use shared::identifiers::BundleName;
+use shared::identifiers::{BundleName, ChannelName};
+use streams::connection_arguments::ConnectionArguments;
+
+use crate::operator;
+use crate::output::OutputFormat;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ChannelCommand {
     /// List every channel with the release it points at.
     List(list::ListArguments),
     /// Show one channel: where it points, since when and why, and who follows it.
-    Show(show::ShowArguments),
+    Show(ChannelQuery),
     /// Point a channel at a release, and lift a hold.
     ///
     /// Where it points there already and is not held, nothing is written. `<bundle>-latest` is no release and is
@@ -31,7 +35,7 @@ pub(crate) enum ChannelCommand {
     /// Lift a hold or a freeze: publishes and people move the channel again.
     Thaw(moves::StayArguments),
     /// List the moves of a channel, oldest first.
-    History(history::HistoryArguments),
+    History(ChannelQuery),
 }
 
 /// The option that every command about a channel has.
@@ -42,16 +46,38 @@ pub(crate) struct BundleArgument {
     pub(crate) bundle: BundleName,
 }
 
+/// What is asked about one channel.
+#[derive(Debug, Args)]
+pub(crate) struct ChannelQuery {
+    /// The channel.
+    channel: ChannelName,
+    #[command(flatten)]
+    bundle: BundleArgument,
+    /// Form of the output.
+    #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
+    output: OutputFormat,
+    #[command(flatten)]
+    connection: ConnectionArguments,
+}
+
+impl ChannelQuery {
+    /// The effective settings, secrets masked.
+    fn settings(&self) -> anyhow::Result<Value> {
+        let connection = operator::connection_settings(&self.connection)?;
+        let (bundle, channel) = (&self.bundle.bundle, &self.channel);
+        Ok(json!({ "bundle": bundle, "channel": channel, "output": self.output, "connection": connection }))
+    }
+}
+
 impl ChannelCommand {
     /// The effective settings, secrets masked.
     pub(crate) fn settings(&self) -> anyhow::Result<Value> {
         match self {
             Self::List(arguments) => arguments.settings(),
-            Self::Show(arguments) => arguments.settings(),
             Self::Promote(arguments) => arguments.settings(),
             Self::Rollback(arguments) => arguments.settings(),
             Self::Freeze(arguments) | Self::Thaw(arguments) => arguments.settings(),
-            Self::History(arguments) => arguments.settings(),
+            Self::Show(query) | Self::History(query) => query.settings(),
         }
     }
 }
@@ -60,12 +86,12 @@ impl ChannelCommand {
 pub(crate) async fn run(command: ChannelCommand) -> anyhow::Result<ExitCode> {
     match command {
         ChannelCommand::List(arguments) => list::run(arguments).await,
-        ChannelCommand::Show(arguments) => show::run(arguments).await,
+        ChannelCommand::Show(query) => show::run(query).await,
         ChannelCommand::Promote(arguments) => moves::promote(arguments).await,
         ChannelCommand::Rollback(arguments) => moves::rollback(arguments).await,
         ChannelCommand::Freeze(arguments) => moves::freeze(arguments).await,
         ChannelCommand::Thaw(arguments) => moves::thaw(arguments).await,
-        ChannelCommand::History(arguments) => history::run(arguments).await,
+        ChannelCommand::History(query) => history::run(query).await,
     }
 }
 

@@ -4,32 +4,16 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
-use clap::Args;
 use publisher::channel::{MoveError, read_history};
 use serde::Serialize;
-use serde_json::{Value, json};
 use shared::digest::Sha256Digest;
 use shared::event::{Hold, PromotionCause};
-use shared::identifiers::{ActorName, ChannelName, Tag};
-use streams::connection_arguments::ConnectionArguments;
+use shared::identifiers::{ActorName, Tag};
 use streams::event_log::EventLog;
 
-use super::{BundleArgument, hold_cell, time_cell};
+use super::{ChannelQuery, hold_cell, time_cell};
 use crate::operator;
-use crate::output::{OutputFormat, print_rows, printable};
-
-#[derive(Debug, Args)]
-pub(crate) struct HistoryArguments {
-    /// The channel.
-    channel: ChannelName,
-    #[command(flatten)]
-    bundle: BundleArgument,
-    /// Form of the output.
-    #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
-    output: OutputFormat,
-    #[command(flatten)]
-    connection: ConnectionArguments,
-}
+use crate::output::{print_rows, printable};
 
 #[derive(Serialize)]
 struct Row {
@@ -47,19 +31,10 @@ struct Row {
     reason: Option<String>,
 }
 
-impl HistoryArguments {
-    /// The effective settings, secrets masked.
-    pub(super) fn settings(&self) -> anyhow::Result<Value> {
-        let connection = operator::connection_settings(&self.connection)?;
-        let (bundle, channel) = (&self.bundle.bundle, &self.channel);
-        Ok(json!({ "bundle": bundle, "channel": channel, "output": self.output, "connection": connection }))
-    }
-}
-
 /// Shows the channel's moves, as the stream's leader has them.
-pub(super) async fn run(arguments: HistoryArguments) -> anyhow::Result<ExitCode> {
-    let connection = operator::connect(&arguments.connection).await?;
-    let (bundle, channel) = (arguments.bundle.bundle, arguments.channel);
+pub(super) async fn run(query: ChannelQuery) -> anyhow::Result<ExitCode> {
+    let connection = operator::connect(&query.connection).await?;
+    let (bundle, channel) = (query.bundle.bundle, query.channel);
     let log = EventLog::new(connection);
     let history = read_history(&log, &bundle, &channel).await.context("the channel's history cannot be read")?;
     if history.last_sequence() == 0 {
@@ -82,7 +57,7 @@ pub(super) async fn run(arguments: HistoryArguments) -> anyhow::Result<ExitCode>
     };
     let rows: Vec<Row> = history.moves().iter().map(row).collect();
     let columns = ["sequence", "time", "cause", "from", "to", "hold", "by", "reason"];
-    print_rows(arguments.output, &columns, &rows, |row| {
+    print_rows(query.output, &columns, &rows, |row| {
         let override_mark = if row.overrode_freeze { ", override" } else { "" };
         vec![
             row.sequence.to_string(),

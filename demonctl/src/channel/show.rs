@@ -4,35 +4,19 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
-use clap::Args;
 use publisher::channel::{MoveError, read_history};
 use publisher::release_register::ReleaseRegister;
 use serde::Serialize;
-use serde_json::{Value, json};
 use shared::digest::Sha256Digest;
 use shared::event::{GitFacts, Hold, PromotionCause};
 use shared::identifiers::{ActorName, BundleName, ChannelName, NodeName, Tag};
-use streams::connection_arguments::ConnectionArguments;
 use streams::event_log::EventLog;
 
-use super::{BundleArgument, time_cell};
+use super::{ChannelQuery, time_cell};
 use crate::event_text::bytes;
 use crate::operator;
-use crate::output::{OutputFormat, print_document, printable, table};
+use crate::output::{print_document, printable, table};
 use crate::rollout_wait::{Straggler, standing};
-
-#[derive(Debug, Args)]
-pub(crate) struct ShowArguments {
-    /// The channel.
-    channel: ChannelName,
-    #[command(flatten)]
-    bundle: BundleArgument,
-    /// Form of the output.
-    #[arg(long, env = "DEMON_OUTPUT", default_value = "table", value_enum)]
-    output: OutputFormat,
-    #[command(flatten)]
-    connection: ConnectionArguments,
-}
 
 #[derive(Serialize)]
 struct Shown {
@@ -69,19 +53,10 @@ struct ShownRelease {
     withdrawn: Option<String>,
 }
 
-impl ShowArguments {
-    /// The effective settings, secrets masked.
-    pub(super) fn settings(&self) -> anyhow::Result<Value> {
-        let connection = operator::connection_settings(&self.connection)?;
-        let (bundle, channel) = (&self.bundle.bundle, &self.channel);
-        Ok(json!({ "bundle": bundle, "channel": channel, "output": self.output, "connection": connection }))
-    }
-}
-
 /// Shows the channel, as the stream's leader has it.
-pub(super) async fn run(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
-    let connection = operator::connect(&arguments.connection).await?;
-    let (bundle, channel) = (arguments.bundle.bundle, arguments.channel);
+pub(super) async fn run(query: ChannelQuery) -> anyhow::Result<ExitCode> {
+    let connection = operator::connect(&query.connection).await?;
+    let (bundle, channel) = (query.bundle.bundle, query.channel);
     let log = EventLog::new(connection.clone());
     let history = read_history(&log, &bundle, &channel).await.context("the channel cannot be read")?;
     let register = ReleaseRegister::read(&log, &bundle).await.context("the bundle's releases cannot be read")?;
@@ -118,7 +93,7 @@ pub(super) async fn run(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
         followed: nodes.followed,
         stragglers: nodes.stragglers,
     };
-    print_document(arguments.output, &shown, || for_people(&shown))?;
+    print_document(query.output, &shown, || for_people(&shown))?;
     Ok(ExitCode::SUCCESS)
 }
 
