@@ -87,6 +87,12 @@ pub enum EnvelopeError {
         /// Its size.
         size: usize,
     },
+    /// Read from a newer writer: what is not understood cannot be written again without changing it.
+    #[error("an event of unknown type or newer schema (`{event_type}`) cannot be written, only kept as it is stored")]
+    NotUnderstood {
+        /// The event's type.
+        event_type: EventType,
+    },
     /// The source may not write such an event.
     #[error("`{written_by}` may not write `{event_type}`")]
     WrongSource {
@@ -117,9 +123,14 @@ struct Wire {
 }
 
 impl EventEnvelope {
-    /// The payload to store: compact JSON, at most [`MAX_EVENT_BYTES`].
+    /// The payload to store: compact JSON, at most [`MAX_EVENT_BYTES`], its time in whole milliseconds.
+    ///
+    /// Fails for [`BundleEvent::Unknown`]: such an event would be written under another schema than it was read.
     pub fn to_bytes(&self) -> Result<Vec<u8>, EnvelopeError> {
         let event_type = self.event.event_type();
+        if matches!(self.event, BundleEvent::Unknown(_)) {
+            return Err(EnvelopeError::NotUnderstood { event_type });
+        }
         let data =
             self.event.data().map_err(|source| EnvelopeError::Data { event_type: event_type.clone(), source })?;
         let wire = Wire {
@@ -244,6 +255,7 @@ mod tests {
         for payload in [newer, other] {
             let envelope = EventEnvelope::parse(&payload).unwrap();
             assert!(matches!(&envelope.event, BundleEvent::Unknown(unknown) if unknown.data["channel"] == "latest"));
+            assert!(matches!(envelope.to_bytes(), Err(EnvelopeError::NotUnderstood { .. })));
         }
     }
 
