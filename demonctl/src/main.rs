@@ -34,6 +34,7 @@ mod run_agent;
 mod stack;
 mod state_at;
 mod state_report;
+mod store;
 mod supervise;
 mod timeline_reader;
 mod transfer_progress;
@@ -84,6 +85,9 @@ enum Command {
     /// Withdraw releases.
     #[command(subcommand)]
     Release(release::ReleaseCommand),
+    /// Verify, repair and tidy the bucket that holds the releases.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Look at channels and move them: which release they point at.
     #[command(subcommand)]
     Channel(channel::ChannelCommand),
@@ -130,6 +134,7 @@ impl Command {
             Self::Contracts(command) => command.settings(),
             Self::Bundle(command) => command.settings(),
             Self::Release(command) => command.settings(),
+            Self::Store(command) => command.settings(),
             Self::Channel(command) => command.settings(),
             Self::Fleet(command) => command.settings(),
             Self::State(arguments) => arguments.settings(),
@@ -169,6 +174,7 @@ fn main() -> ExitCode {
         Command::Contracts(command) => in_runtime(contracts::run(command)),
         Command::Bundle(command) => in_runtime(bundle::run(command)),
         Command::Release(command) => in_runtime(release::run(command)),
+        Command::Store(command) => in_runtime(store::run(command)),
         Command::Channel(command) => in_runtime(channel::run(command)),
         Command::Fleet(command) => in_runtime(fleet::run(command)),
         Command::State(arguments) => in_runtime(state_at::run(arguments)),

@@ -33,6 +33,7 @@ pub mod publish_preview;
 pub mod release_comparison;
 pub mod release_facts;
 pub mod release_register;
+pub mod reseeding;
 pub mod schedule;
 pub mod service;
 pub mod serving;

@@ -147,6 +147,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         "ms" => Some(number),
         "s" => number.checked_mul(1000),
         "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
         _ => None,
     };
     milliseconds.filter(|&value| value > 0).map(Duration::from_millis).ok_or_else(refused)
@@ -154,7 +155,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 
 /// Text that is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is no duration: a whole number above 0 with `ms`, `s` or `m`")]
+#[error("`{0}` is no duration: a whole number above 0 with `ms`, `s`, `m` or `h`")]
 pub struct DurationError(String);
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! moment old. [`Reader::Leader`] is for commands that decide for people.
 
 mod append;
-mod leader_read;
+pub(crate) mod leader_read;
 mod pages;
 mod subject_names;
 
@@ -114,7 +114,7 @@ impl EventLog {
     /// The last event that matches a filter.
     pub async fn last_on(&self, filter: &str, reader: Reader) -> Result<Option<StoredEvent>, ReadError> {
         match reader {
-            Reader::Leader => leader_read::last(&self.connection, filter).await,
+            Reader::Leader => leader_read::last(&self.connection, EVENT_STREAM, filter).await,
             Reader::AnyReplica => {
                 Ok(direct_get::last_message(&self.connection, EVENT_STREAM, filter).await?.map(StoredEvent::from))
             }
@@ -124,7 +124,7 @@ impl EventLog {
     /// The first event that matches a filter, at or after a stream sequence.
     pub async fn next_on(&self, filter: &str, from: u64, reader: Reader) -> Result<Option<StoredEvent>, ReadError> {
         match reader {
-            Reader::Leader => leader_read::next(&self.connection, filter, from).await,
+            Reader::Leader => leader_read::next(&self.connection, EVENT_STREAM, filter, from).await,
             Reader::AnyReplica => {
                 let message = direct_get::next_message(&self.connection, EVENT_STREAM, filter, from).await?;
                 Ok(message.map(StoredEvent::from))

@@ -8,6 +8,7 @@ mod chunk_writer;
 mod object_meta;
 mod object_reader;
 mod object_writer;
+mod orphans;
 mod tamper;
 
 use async_nats::HeaderMap;
@@ -21,6 +22,7 @@ use self::object_meta::ObjectMeta;
 pub use self::object_meta::{MetaError, NewObject, StoredObject};
 pub use self::object_reader::{FetchError, ObjectStream};
 pub use self::object_writer::PutError;
+pub use self::orphans::{OrphanError, OrphanedWrite, OrphanedWrites};
 pub use self::tamper::{TamperError, Tampering};
 use crate::connection::Connection;
 use crate::direct_get::{self, DirectGetError, DirectGetRequest, MAX_BATCH, MAX_BATCH_BYTES};
@@ -125,6 +127,15 @@ impl ReleaseStore {
             content.extend_from_slice(&chunk);
         }
         Ok(content)
+    }
+
+    /// Reads an object whole and keeps nothing: succeeds where it has the expected size and digest.
+    pub async fn check(&self, expected: &ObjectReference, progress: &dyn TransferProgress) -> Result<(), FetchError> {
+        let mut stream = self.open(expected).await?;
+        while let Some(chunk) = stream.next_chunk().await? {
+            progress.advanced(chunk.len() as u64);
+        }
+        Ok(())
     }
 
     /// The meta message of a name, deleted or not, with its stream sequence.

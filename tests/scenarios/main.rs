@@ -77,6 +77,7 @@ mod scripts_validate;
 #[cfg(test)]
 mod shared_state;
 #[cfg(test)]
+mod store_commands;
 mod stored_events;
 #[cfg(test)]
 mod tampering;

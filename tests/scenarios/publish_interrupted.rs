@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use acceptance::operations::operated_json;
 use acceptance::process::Process;
 use acceptance::publishing::{ServerContent, contracts_publish, document};
 use acceptance::sample_trees::{change_one_contract, contracts, noise};
@@ -58,6 +59,13 @@ async fn a_publish_killed_at_any_moment_is_finished_by_the_next() {
         let to_this = heads.iter().filter(|head| head.data()["tag"] == format!("v{round}")).count();
         assert_eq!((to_this, heads.len()), (1, round as usize + 1), "round {round}");
     }
+    // What the killed runs left is nobody's: it is collected, and nothing else is.
+    let collected = operated_json(&world, &["store", "gc", "--older-than", "1ms", "--apply"]).await;
+    let outcomes = collected.as_array().expect("rows").iter().map(|row| &row["outcome"]);
+    assert!(outcomes.clone().all(|outcome| outcome == "collected"), "{collected}");
+    assert_eq!(operated_json(&world, &["store", "gc", "--older-than", "1ms"]).await.as_array().map(Vec::len), Some(0));
+    let intact = operated_json(&world, &["store", "verify"]).await;
+    assert_eq!(intact.as_array().map(Vec::len), Some(2 * 21), "every release is whole");
     assert!(cut_off >= 5, "only {cut_off} of 20 runs were cut off: a whole one takes {whole:?}");
 }
 

@@ -1,10 +1,9 @@
-//! Single reads that only the stream's leader answers (`STREAM.MSG.GET`).
+//! Single reads that only a stream's leader answers (`STREAM.MSG.GET`).
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use shared::subjects::EVENT_STREAM;
 
 use super::ReadError;
 use crate::connection::Connection;
@@ -36,16 +35,31 @@ struct WireMessage {
     time: String,
 }
 
-pub(super) async fn last(connection: &Connection, filter: &str) -> Result<Option<StoredEvent>, ReadError> {
-    read(connection, filter, &Request { sequence: None, last_by_subj: Some(filter), next_by_subj: None }).await
+pub(crate) async fn last(
+    connection: &Connection,
+    stream: &str,
+    filter: &str,
+) -> Result<Option<StoredEvent>, ReadError> {
+    read(connection, stream, filter, &Request { sequence: None, last_by_subj: Some(filter), next_by_subj: None }).await
 }
 
-pub(super) async fn next(connection: &Connection, filter: &str, from: u64) -> Result<Option<StoredEvent>, ReadError> {
-    read(connection, filter, &Request { sequence: Some(from), last_by_subj: None, next_by_subj: Some(filter) }).await
+pub(crate) async fn next(
+    connection: &Connection,
+    stream: &str,
+    filter: &str,
+    from: u64,
+) -> Result<Option<StoredEvent>, ReadError> {
+    read(connection, stream, filter, &Request { sequence: Some(from), last_by_subj: None, next_by_subj: Some(filter) })
+        .await
 }
 
-async fn read(connection: &Connection, filter: &str, request: &Request<'_>) -> Result<Option<StoredEvent>, ReadError> {
-    match api_request::<Answer>(connection, &format!("STREAM.MSG.GET.{EVENT_STREAM}"), request).await {
+async fn read(
+    connection: &Connection,
+    stream: &str,
+    filter: &str,
+    request: &Request<'_>,
+) -> Result<Option<StoredEvent>, ReadError> {
+    match api_request::<Answer>(connection, &format!("STREAM.MSG.GET.{stream}"), request).await {
         Ok(answer) => {
             decode(answer.message).map(Some).ok_or_else(|| ReadError::Malformed { subject: filter.to_owned() })
         }
