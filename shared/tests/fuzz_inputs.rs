@@ -21,7 +21,10 @@ use shared::event_type::EventType;
 use shared::limits::ReleaseLimits;
 use shared::release::{FileMode, Release, ReleaseFile};
 
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+/// Takes any bytes and panics where a promise is broken.
+type Check = fn(&[u8]);
+
+const TARGETS: [(&str, Check); 6] = [
     ("archive", fuzz::releases::archive),
     ("event_envelope", fuzz::history::event_envelope),
     ("event_export", fuzz::history::event_export),
@@ -63,9 +66,10 @@ fn every_target_is_built_by_the_fuzzer() {
 #[ignore = "writes files of the repository"]
 fn write_the_seeds() {
     let small = release(&[("bundle.json", b"{}".as_slice(), "0644")]);
+    let deep = format!("{}file", "deep/".repeat(30));
     let larger = release(&[
         ("a/long/way/down/policy.wasm", [0, 0x61, 0x73, 0x6d].as_slice(), "0644"),
-        (&"deep/".repeat(30).to_string().trim_end_matches('/').to_owned(), b"long name", "0644"),
+        (&deep, b"long name", "0644"),
         ("run.sh", b"#!/bin/sh\n", "0755"),
         ("empty", b"", "0644"),
     ]);
@@ -74,7 +78,7 @@ fn write_the_seeds() {
         seed("release_json", name, &release_json);
         seed("archive", name, &[&release_json, b"\n".as_slice(), archive].concat());
     }
-    let events: Vec<(String, Vec<u8>)> = EventType::KNOWN.into_iter().map(|event_type| event(&event_type)).collect();
+    let events: Vec<(String, Vec<u8>)> = EventType::KNOWN.iter().map(event).collect();
     let mut log = Vec::new();
     for (subject, payload) in &events {
         let event_type = subject.split('.').nth(1).unwrap();
