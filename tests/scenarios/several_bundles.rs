@@ -79,7 +79,8 @@ fn start(world: &World, policies: &Path, log: &str) -> Agent {
 }
 
 async fn stored(world: &World, bundle: &str, tag: &str) -> HandmadeRelease {
-    let files = if bundle == "contracts" { contracts_files(tag) } else { vec![("rules.rego", tag.as_bytes().to_vec())] };
+    let files =
+        if bundle == "contracts" { contracts_files(tag) } else { vec![("rules.rego", tag.as_bytes().to_vec())] };
     HandmadeRelease::stored(&ReleaseStore::new(world.operator().await), bundle, tag, &files).await
 }
 
@@ -125,7 +126,7 @@ async fn a_broken_release_of_one_bundle_does_not_touch_the_other() {
     // The node says the same over HTTP.
     let status = answer(address, "/api/contracts/status").await;
     let contracts = &status["contractBundle"];
-    assert_eq!((&contracts["status"], &contracts["metadata"]["tag"]), (&json!("loaded"), &json!("v2")));
+    assert_eq!((&contracts["status"], &contracts["metadata"]["tag"]), (&json!("stale"), &json!("v2")));
     let bundles = answer(address, "/api/bundles").await;
     let names: Vec<&Value> = bundles["bundles"].as_array().expect("a list").iter().map(|one| &one["name"]).collect();
     assert_eq!(names, ["contracts", "policies"]);
@@ -136,7 +137,7 @@ async fn a_broken_release_of_one_bundle_does_not_touch_the_other() {
     assert_eq!(strict["checks"]["policies.loaded"]["ok"], true, "the last good one runs: {strict}");
     let page = get(address, "/metrics", &[]).await.body;
     for series in [
-        "demon_bundle_status{state=\"loaded\",bundle=\"contracts\"} 1",
+        "demon_bundle_status{state=\"stale\",bundle=\"contracts\"} 1",
         "demon_bundle_status{state=\"verification_failed\",bundle=\"policies\"} 1",
         "demon_bundle_fallback_active{bundle=\"policies\"} 1",
         "demon_bundle_fallback_active{bundle=\"contracts\"} 0",
@@ -202,7 +203,8 @@ async fn a_release_fetched_by_hand_pins_its_bundle_only() {
     node.policies_switched_to("p2").await;
     let destination = node.policies.display().to_string();
     let state = node.agent.state().display().to_string();
-    let fetch = ["bundle", "fetch", "--tag", "p1", "--bundle", "policies", "--dest", &destination, "--state-dir", &state];
+    let fetch =
+        ["bundle", "fetch", "--tag", "p1", "--bundle", "policies", "--dest", &destination, "--state-dir", &state];
     operate(&node.world, &fetch, 0).await;
     let pinned = node.row("policies", "pinned").await;
     assert_eq!((&pinned["tag"], &pinned["pinned"]), (&json!("p1"), &json!("p1")));
