@@ -2,6 +2,7 @@
 //!
 //! The only place of this crate that knows an option's name. Nothing else reads the environment.
 
+mod after_switch;
 mod faults;
 mod http;
 
@@ -16,6 +17,7 @@ use shared::identifiers::{BundleName, ChannelName, NodeName, Tag};
 use streams::connection_arguments::{ConnectionArguments, parse_duration};
 use streams::connection_settings::ConnectionSettings;
 
+pub use self::after_switch::{AfterSwitchArguments, AfterSwitchConfig};
 pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
 use crate::failures::RetryBounds;
@@ -81,6 +83,10 @@ pub struct AgentArguments {
     /// Emergency only: load no bundle and ask for none; true for `1`, `true`, `yes` and `on`, false for anything else
     #[arg(long, env = "DEMON_SKIP_CONTRACT_BUNDLE", value_name = "FLAG", num_args = 0..=1, default_missing_value = "1")]
     pub skip_contract_bundle: Option<String>,
+
+    /// What follows a switch.
+    #[command(flatten)]
+    pub after_switch: AfterSwitchArguments,
 
     /// The HTTP interface.
     #[command(flatten)]
@@ -165,6 +171,8 @@ pub struct AgentConfig {
     pub log_format: LogFormat,
     /// Loading of bundles is switched off.
     pub skip_contract_bundle: bool,
+    /// What follows a switch.
+    pub after_switch: AfterSwitchConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// What is odd about the options without being a fault.
@@ -211,13 +219,14 @@ impl AgentArguments {
         if first.zip(longest).is_some_and(|(first, longest)| first > longest) {
             faults.add("--retry-longest (DEMON_RETRY_LONGEST)", "it is shorter than `--retry-first`");
         }
+        let after_switch = self.after_switch.check(&mut faults);
         let http = self.http.check(&mut faults);
         let keep = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", &mut faults);
         let name = node.as_ref().map_or("", NodeName::as_str);
         let connection = self.connection.settings(&format!("demon-runtime {name}"), &format!("_INBOX_{name}"));
         let connection = connection.map_err(|error| faults.add_error("connection", &error)).ok();
 
-        let checked = (node, bundle, follow, cache, state_dir, interval, keep, first, longest, http, connection);
+        let own = (node, bundle, follow, cache, state_dir, interval, keep, first, longest);
         let (
             Some(node),
             Some(bundle),
@@ -228,10 +237,11 @@ impl AgentArguments {
             Some(keep_releases),
             Some(retry_first),
             Some(retry_longest),
-            Some(http),
-            Some(connection),
-        ) = checked
+        ) = own
         else {
+            return Err(faults);
+        };
+        let (Some(after_switch), Some(http), Some(connection)) = (after_switch, http, connection) else {
             return Err(faults);
         };
         let log_format = self.log_format.into();
@@ -249,6 +259,7 @@ impl AgentArguments {
             retry_longest,
             log_format,
             skip_contract_bundle,
+            after_switch,
             http,
             warnings,
             connection,
