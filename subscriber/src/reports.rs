@@ -293,6 +293,7 @@ mod tests {
             previous_tag: None,
             duration_ms: 1,
             activation_epoch: 1,
+            unrecorded_switches: 0,
             verified: true,
         };
         assert!(reporter.loaded(new_event_id(), Utc::now(), loaded.clone()).await);

@@ -6,7 +6,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use shared::daemon::crash_point::CrashPoint;
 use shared::identifiers::BundleName;
+use streams::event_writer::new_event_id;
 use thiserror::Error;
 
 use crate::agent_presence::AgentFacts;
@@ -73,7 +75,10 @@ impl StateDirectory {
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock);
         let file = file.map_err(io_error(&lock))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), lock: file }),
+            Ok(()) => {
+                CrashPoint::StateTakenOver.reach();
+                Ok(Self { path: path.to_owned(), lock: file })
+            }
             Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(StateError::Io { path: lock, source }),
         }
@@ -115,11 +120,12 @@ impl StateDirectory {
                     "the node's state cannot be read; it is kept aside and the node starts without memory"
                 );
                 fs::rename(&path, &aside).map_err(io_error(&path))?;
+                CrashPoint::StateMovedAside.reach();
                 return Ok(NodeState::new(bundle.clone()));
             }
         };
         if &state.bundle == bundle {
-            return Ok(state);
+            return Ok(state.upgraded(new_event_id));
         }
         let (path, expected) = (self.path.clone(), bundle.clone());
         Err(StateError::OtherBundle { path, expected, actual: state.bundle })
@@ -130,7 +136,10 @@ impl StateDirectory {
         let path = self.path.join(STATE_FILE);
         let bytes = serde_json::to_vec_pretty(state).map_err(StateError::Encode)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(io_error(&self.path))?;
-        write_atomically(&path, &bytes, 0o600).map_err(io_error(&path))
+        CrashPoint::StateSaving.reach();
+        write_atomically(&path, &bytes, 0o600).map_err(io_error(&path))?;
+        CrashPoint::StateSaved.reach();
+        Ok(())
     }
 }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use shared::daemon::ErrorChain;
+use shared::daemon::crash_point::CrashPoint;
 use shared::event::Published;
 use shared::limits::ReleaseLimits;
 use shared::verification::VerifiedRelease;
 use streams::connection::{Connection, ConnectionState};
 use streams::event_log::EventLog;
-use streams::event_writer::new_event_id;
 use streams::outbox::Outbox;
 use streams::release_store::ReleaseStore;
 use tokio::sync::watch;
@@ -32,7 +32,7 @@ use crate::config::AgentConfig;
 use crate::desired::Question;
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
-use crate::node_state::{LoadedRelease, NodeState, ReleaseId};
+use crate::node_state::{LoadedRelease, NodeState, ReleaseId, UnreportedSwitch};
 use crate::plan::{Announcement, Withdrawn};
 use crate::reports::Reporter;
 use crate::state_directory::StateDirectory;
@@ -208,9 +208,7 @@ impl Agent {
 
     /// Looks at the log and does what follows from it. Returns how long to rest at most.
     async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
-        if self.state.unreported.is_some() {
-            self.report_switch().await;
-        }
+        self.report_switches().await;
         self.refresh_pin().await;
         self.check_current().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
@@ -298,13 +296,18 @@ impl Agent {
         self.alarms.set(Subject::Disk, failed);
     }
 
-    /// Puts the last switch into the outbox and forgets it here once it is durable there.
-    pub(super) async fn report_switch(&mut self) {
-        let Some((at, loaded)) = self.state.unreported.clone() else { return };
-        let id = *self.state.unreported_id.get_or_insert_with(new_event_id);
-        if self.reporter.loaded(id, at, loaded).await {
-            self.state.unreported = None;
-            self.state.unreported_id = None;
+    /// Puts the switches that wait for it into the outbox, and forgets each here once it is durable there. None is
+    /// recorded whose number a crash could give away again.
+    pub(super) async fn report_switches(&mut self) {
+        while let Some(UnreportedSwitch { id, at, loaded }) = self.state.unreported_switches.front().cloned() {
+            if self.unsaved {
+                self.save().await;
+            }
+            if self.unsaved || !self.reporter.loaded(id, at, loaded).await {
+                return;
+            }
+            CrashPoint::SwitchReported.reach();
+            self.state.unreported_switches.pop_front();
             self.save().await;
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rand::RngExt as _;
+use shared::daemon::crash_point::CrashPoint;
 use shared::digest::Sha256Digest;
 use shared::event::{FailedCheck, LoadSource, Loaded};
 use shared::identifiers::Tag;
@@ -254,6 +255,7 @@ impl Agent {
                 return Next::Rest(Duration::ZERO);
             }
         }
+        CrashPoint::SwitchUnremembered.reach();
         self.intact = true;
         self.damaged.remove(id);
         self.collect_at = Some(Instant::now() + QUIET_TIME + Duration::from_secs(1));
@@ -279,6 +281,7 @@ impl Agent {
             previous_tag: previous.filter(|previous| previous != release.tag()),
             duration_ms,
             activation_epoch: self.state.activation_epoch + 1,
+            unrecorded_switches: 0,
             verified: true,
         }
     }

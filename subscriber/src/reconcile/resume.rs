@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use chrono::Utc;
 use shared::daemon::ErrorChain;
+use shared::daemon::crash_point::CrashPoint;
 use shared::event::{LoadSource, Loaded};
 use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
@@ -106,7 +107,8 @@ impl Agent {
         let release = LoadedRelease { id, content_digest: release.content_digest(), git_sha, loaded_at: Utc::now() };
         self.state.switched_to(release, loaded, new_event_id());
         self.save().await;
-        self.report_switch().await;
+        CrashPoint::SwitchUnreported.reach();
+        self.report_switches().await;
     }
 }
 
