@@ -86,11 +86,6 @@ impl BoundedCommand {
         Ok(Self { program, arguments: words.collect() })
     }
 
-    /// The program's name, for messages.
-    pub(crate) fn program(&self) -> &str {
-        &self.program
-    }
-
     /// Runs it to its end and returns what it printed on standard output, at most 16 KiB. Dropped or out of time, it is
     /// killed with every process of its group.
     pub(crate) async fn run(&self, facts: &[(&str, String)], limit: Duration) -> Result<Vec<u8>, CommandFailure> {
@@ -186,9 +181,9 @@ mod tests {
     #[test]
     fn words_are_split_without_a_shell() {
         let command = BoundedCommand::parse("  check --url $HOME;x ").unwrap();
-        assert_eq!((command.program(), command.arguments), ("check", vec!["--url".to_owned(), "$HOME;x".to_owned()]));
+        assert_eq!((&*command.program, command.arguments), ("check", vec!["--url".to_owned(), "$HOME;x".to_owned()]));
         let command = BoundedCommand::parse("[\"a b\", \"c d\"]").unwrap();
-        assert_eq!((command.program(), command.arguments), ("a b", vec!["c d".to_owned()]));
+        assert_eq!((&*command.program, command.arguments), ("a b", vec!["c d".to_owned()]));
         assert_eq!(BoundedCommand::parse(" "), Err(CommandTextError::Empty));
         assert_eq!(BoundedCommand::parse("[1]"), Err(CommandTextError::NoList));
         assert_eq!(BoundedCommand::parse("[]"), Err(CommandTextError::Empty));

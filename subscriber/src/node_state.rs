@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::digest::Sha256Digest;
-use shared::event::Loaded;
+use shared::event::{Loaded, Reverted};
 use shared::identifiers::{BundleName, ChannelName, EventId, Incarnation, Tag};
 
 use crate::failures::FailureBook;
+use crate::trial::TrialBook;
 
 /// Version of the file's form.
 pub(crate) const FORMAT: u32 = 1;
@@ -78,6 +79,9 @@ pub(crate) struct UnreportedSwitch {
     pub at: DateTime<Utc>,
     /// What will be said about it.
     pub loaded: Loaded,
+    /// What will be said instead: the release before it had failed its health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverted: Option<Reverted>,
 }
 
 /// The node's memory.
@@ -99,6 +103,9 @@ pub(crate) struct NodeState {
     /// Switches that are not yet recorded, oldest first.
     #[serde(default)]
     pub unreported_switches: VecDeque<UnreportedSwitch>,
+    /// Releases on trial, and what came of it.
+    #[serde(default)]
+    pub trials: TrialBook,
     /// The one such switch that files of earlier versions hold, and the id of its event.
     #[serde(default, skip_serializing)]
     unreported: Option<(DateTime<Utc>, Loaded)>,
@@ -118,6 +125,7 @@ impl NodeState {
             failures: FailureBook::default(),
             activation_epoch: 0,
             unreported_switches: VecDeque::new(),
+            trials: TrialBook::default(),
             unreported: None,
             unreported_id: None,
         }
@@ -127,7 +135,7 @@ impl NodeState {
     pub(crate) fn upgraded(mut self, id: impl FnOnce() -> EventId) -> Self {
         let known = self.unreported_id.take();
         if let Some((at, loaded)) = self.unreported.take() {
-            self.wait_for_record(UnreportedSwitch { id: known.unwrap_or_else(id), at, loaded });
+            self.wait_for_record(UnreportedSwitch { id: known.unwrap_or_else(id), at, loaded, reverted: None });
         }
         self
     }
@@ -144,8 +152,14 @@ impl NodeState {
         }
     }
 
-    /// Notes a switch; `report` waits to be recorded as the event `id`.
-    pub(crate) fn switched_to(&mut self, release: LoadedRelease, report: Loaded, id: EventId) {
+    /// Notes a switch; `report` waits to be recorded as the event `id`, or `reverted` in its place.
+    pub(crate) fn switched_to(
+        &mut self,
+        release: LoadedRelease,
+        report: Loaded,
+        reverted: Option<Reverted>,
+        id: EventId,
+    ) {
         let at = release.loaded_at;
         self.failures.forget(&release.id);
         self.previous.retain(|previous| previous.id.tag != release.id.tag);
@@ -157,7 +171,7 @@ impl NodeState {
         }
         self.previous.truncate(MOST_PREVIOUS);
         self.activation_epoch = report.activation_epoch;
-        self.wait_for_record(UnreportedSwitch { id, at, loaded: report });
+        self.wait_for_record(UnreportedSwitch { id, at, loaded: report, reverted });
     }
 }
 
@@ -192,6 +206,7 @@ mod tests {
         state.switched_to(
             LoadedRelease { id, content_digest, git_sha: None, loaded_at: DateTime::UNIX_EPOCH },
             report,
+            None,
             event,
         );
     }

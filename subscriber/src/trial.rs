@@ -11,7 +11,7 @@ mod book;
 
 use std::time::Duration;
 
-pub(crate) use self::book::{Rejected, Reverted, Trial, TrialBook, TrialStart};
+pub(crate) use self::book::{Rejected, Rejection, Trial, TrialBook, TrialStart};
 
 /// What a release has to do to be called good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -39,20 +39,24 @@ pub(crate) struct Rejected {
     pub at: DateTime<Utc>,
     /// Sequence of the channel's head then: a later move to the same release is a word to try it again.
     pub head: u64,
-    /// The switch that followed, as long as its event is still to be recorded.
+    /// Id of the event that says so: recorded again under it after a crash, the event still counts once.
+    pub event: EventId,
+    /// Whether that event is recorded, or waits in the same memory to be.
     #[serde(default)]
-    pub reverted: Option<Reverted>,
+    pub reported: bool,
 }
 
-/// The switch away from a rejected release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Reverted {
-    /// Id of its event: recorded again under it after a crash, the event still counts once.
-    pub event: EventId,
-    /// What runs instead.
-    pub restored: ReleaseId,
-    /// When, by this node's clock.
+/// The bad end of a trial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    /// What the check said.
+    pub reason: String,
+    /// Sequence of the channel's head now.
+    pub head: u64,
+    /// The time.
     pub at: DateTime<Utc>,
+    /// Id for the event.
+    pub event: EventId,
 }
 
 /// How a trial is to be begun.
@@ -109,16 +113,17 @@ impl TrialBook {
         true
     }
 
-    /// Ends the trial of this switch badly: the release is not tried again until somebody says so. `head` is the sequence
-    /// of the channel's head now. A result for another switch changes nothing; says whether it did.
-    pub(crate) fn reject(&mut self, activation_epoch: u64, reason: String, head: u64, now: DateTime<Utc>) -> bool {
+    /// Ends the trial of this switch badly: the release is not tried again until somebody says so.
+    /// A result for another switch changes nothing; says whether it did.
+    pub(crate) fn reject(&mut self, activation_epoch: u64, rejection: Rejection) -> bool {
         let Some(trial) = self.trial.take_if(|trial| trial.activation_epoch == activation_epoch) else { return false };
         self.rejected.retain(|rejected| rejected.release != trial.release);
         if self.rejected.len() >= MOST_REMEMBERED {
             self.rejected.remove(0);
         }
+        let Rejection { reason, head, at, event } = rejection;
         let release = trial.release;
-        self.rejected.push(Rejected { release, activation_epoch, reason, at: now, head, reverted: None });
+        self.rejected.push(Rejected { release, activation_epoch, reason, at, head, event, reported: false });
         true
     }
 
@@ -141,9 +146,16 @@ impl TrialBook {
         self.forgive(|rejected| &rejected.release == release && sequence > rejected.head)
     }
 
-    /// Somebody put this release into the cache by hand. Says whether something was forgiven.
-    pub(crate) fn heed_hand(&mut self, release: &ReleaseId) -> bool {
-        self.forgive(|rejected| &rejected.release == release)
+    /// The log begins anew, and its sequences with it; the channel's head stands at this one.
+    pub(crate) fn enter_epoch(&mut self, head: u64) {
+        for rejected in &mut self.rejected {
+            rejected.head = head;
+        }
+    }
+
+    /// Somebody put this release into the cache by hand at this time. Says whether something was forgiven.
+    pub(crate) fn heed_hand(&mut self, release: &ReleaseId, at: DateTime<Utc>) -> bool {
+        self.forgive(|rejected| &rejected.release == release && at > rejected.at)
     }
 
     /// An operator told the node to try everything again. Says whether something was forgiven.
@@ -151,29 +163,22 @@ impl TrialBook {
         self.forgive(|_| true)
     }
 
-    /// Not before the event of its revert is recorded: that would be lost.
     fn forgive(&mut self, which: impl Fn(&Rejected) -> bool) -> bool {
         let before = self.rejected.len();
-        self.rejected.retain(|rejected| rejected.reverted.is_some() || !which(rejected));
+        self.rejected.retain(|rejected| !which(rejected));
         self.rejected.len() != before
     }
 
-    /// The node switched away from a rejected release: `reverted` waits to be recorded.
-    pub(crate) fn note_revert(&mut self, from: &ReleaseId, reverted: Reverted) {
-        if let Some(rejected) = self.rejected.iter_mut().find(|rejected| &rejected.release == from) {
-            rejected.reverted = Some(reverted);
-        }
+    /// A rejection whose event is still to be recorded: of the switch with this number.
+    pub(crate) fn unreported(&self, activation_epoch: u64) -> Option<&Rejected> {
+        let open = |rejected: &&Rejected| !rejected.reported && rejected.activation_epoch == activation_epoch;
+        self.rejected.iter().find(open)
     }
 
-    /// A revert whose event is still to be recorded.
-    pub(crate) fn unreported(&self) -> Option<(&Rejected, &Reverted)> {
-        self.rejected.iter().find_map(|rejected| Some((rejected, rejected.reverted.as_ref()?)))
-    }
-
-    /// The event is durable.
+    /// Its event is durable, or part of the memory that will be.
     pub(crate) fn reported(&mut self, event: EventId) {
-        for rejected in &mut self.rejected {
-            rejected.reverted.take_if(|reverted| reverted.event == event);
+        for rejected in self.rejected.iter_mut().filter(|rejected| rejected.event == event) {
+            rejected.reported = true;
         }
     }
 }
@@ -193,10 +198,15 @@ mod tests {
         DateTime::UNIX_EPOCH
     }
 
+    fn rejection(head: u64) -> Rejection {
+        let event = EventId::from_uuid(uuid::Uuid::from_u128(1));
+        Rejection { reason: "503".to_owned(), head, at: now(), event }
+    }
+
     fn rejected_at(head: u64) -> TrialBook {
         let mut book = TrialBook::default();
         book.begin(&release(2), 7, now());
-        assert!(book.reject(7, "503".to_owned(), head, now()));
+        assert!(book.reject(7, rejection(head)));
         book
     }
 
@@ -206,7 +216,7 @@ mod tests {
         book.begin(&release(2), 7, now());
         book.begin(&release(3), 8, now());
         assert!(!book.keep(7));
-        assert!(!book.reject(7, "late".to_owned(), 1, now()));
+        assert!(!book.reject(7, rejection(1)));
         assert_eq!(book.trial.as_ref().unwrap().release, release(3));
         assert!(!book.is_good(&release(2)), "nobody has proven it");
         assert!(book.keep(8));
@@ -226,8 +236,9 @@ mod tests {
         ] {
             assert_eq!(book.clone().heed_head(&release(2), sequence, cause), forgiven, "{cause:?} {sequence}");
             assert!(!book.clone().heed_head(&release(3), sequence, cause));
+            assert!(!book.clone().heed_hand(&release(2), now()), "a pin from before is no news");
         }
-        assert!(book.clone().heed_hand(&release(2)) && book.clone().forgive_all());
+        assert!(book.clone().heed_hand(&release(2), DateTime::<Utc>::MAX_UTC) && book.clone().forgive_all());
         let mut again = book;
         again.forgive_all();
         assert!(again.rejection(release(2).tree_digest).is_none());
@@ -235,14 +246,12 @@ mod tests {
     }
 
     #[test]
-    fn a_revert_that_is_not_recorded_yet_is_not_forgotten() {
+    fn a_rejection_waits_for_its_record_once() {
         let mut book = rejected_at(1);
-        let event = EventId::from_uuid(uuid::Uuid::from_u128(1));
-        book.note_revert(&release(2), Reverted { event, restored: release(1), at: now() });
-        assert!(!book.forgive_all());
-        assert_eq!(book.unreported().unwrap().1.restored, release(1));
+        assert!(book.unreported(6).is_none());
+        let event = book.unreported(7).unwrap().event;
         book.reported(event);
-        assert!(book.unreported().is_none() && book.forgive_all());
+        assert!(book.unreported(7).is_none() && book.rejection(release(2).tree_digest).is_some());
     }
 
     #[test]
@@ -311,7 +320,7 @@ mod tests {
                     }
                     Action::Reject(number) => {
                         let own = on_trial.filter(|(_, epoch)| *epoch == number);
-                        prop_assert_eq!(book.reject(number, String::new(), 5, now()), own.is_some());
+                        prop_assert_eq!(book.reject(number, rejection(5)), own.is_some());
                         if own.is_some() {
                             on_trial = None;
                         }
