@@ -24,6 +24,7 @@ struct Node {
     unfetchable: BTreeSet<ReleaseId>,
     staged: Option<ReleaseId>,
     failures: FailureBook,
+    trials: TrialBook,
 }
 
 fn release(number: u8) -> ReleaseId {
@@ -62,6 +63,7 @@ impl Node {
             on_disk: &self.on_disk,
             staged: self.staged.as_ref(),
             failures: &self.failures,
+            trials: &self.trials,
             retry: &RETRY,
             now: now(),
         })

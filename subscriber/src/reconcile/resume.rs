@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use chrono::Utc;
 use shared::daemon::ErrorChain;
+use shared::daemon::crash_point::CrashPoint;
 use shared::event::{LoadSource, Loaded};
 use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
@@ -20,7 +21,7 @@ use crate::cache::{Cache, CacheLock, Current};
 use crate::fetch::{StageFailure, id_of};
 use crate::node_state::{LoadedRelease, ReleaseId};
 use crate::release_directory::{FILES, RELEASE_JSON, ReleaseDirectory};
-use crate::reports::log_loaded;
+use crate::reports::{log_loaded, log_reverted};
 use crate::retention::{RetentionError, collect};
 
 impl Agent {
@@ -63,6 +64,7 @@ impl Agent {
             // The fleet's log knows it since the switch; this process's log starts with it.
             let activation_epoch = self.state.activation_epoch;
             log_loaded(&Loaded { activation_epoch, previous_tag: None, ..loaded }, git_sha.as_deref());
+            self.resume_after_switch().await;
         } else {
             log_loaded(&loaded, None);
             self.remember_switch(id, release, None, loaded).await;
@@ -104,9 +106,20 @@ impl Agent {
         loaded: Loaded,
     ) {
         let release = LoadedRelease { id, content_digest: release.content_digest(), git_sha, loaded_at: Utc::now() };
-        self.state.switched_to(release, loaded, new_event_id());
+        let reverted = self.note_trial(&release.id, &loaded);
+        if reverted.is_none() {
+            // The release before failed, and another one than the one before it follows.
+            self.report_rejection().await;
+        }
+        let is_revert = reverted.is_some();
+        if let Some(reverted) = &reverted {
+            log_reverted(reverted);
+        }
+        self.state.switched_to(release, loaded, reverted, new_event_id());
         self.save().await;
-        self.report_switch().await;
+        self.follow_switch(is_revert).await;
+        CrashPoint::SwitchUnreported.reach();
+        self.report_switches().await;
     }
 }
 
