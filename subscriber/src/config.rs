@@ -5,6 +5,7 @@
 mod after_switch;
 mod faults;
 mod http;
+mod strict;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -20,6 +21,7 @@ use streams::connection_settings::ConnectionSettings;
 pub use self::after_switch::{AfterSwitchArguments, AfterSwitchConfig};
 pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
+pub use self::strict::{Requirement, StrictArguments};
 use crate::failures::RetryBounds;
 
 /// A "tag" that means: follow the channel.
