@@ -21,6 +21,8 @@ pub(crate) struct AgentView {
     pub cache: PathBuf,
     /// Whether a connection stands.
     pub connected: bool,
+    /// The running release was found in place at the start, and its files are being compared.
+    pub verifying: bool,
     /// What the server or the network said last where none stands.
     pub connection_fault: Option<String>,
     /// Commit of the running release, where known.
@@ -157,6 +159,7 @@ impl AgentView {
             disabled: config.emergency.skip_contract_bundle,
             cache: target.cache.clone(),
             connected: false,
+            verifying: false,
             connection_fault: None,
             git_sha: None,
             manifest: None,
@@ -254,6 +257,7 @@ pub(crate) mod tests {
             disabled: false,
             cache: PathBuf::from(".demon/contracts"),
             connected: true,
+            verifying: false,
             connection_fault: None,
             git_sha: None,
             manifest: Some(ManifestFacts { timestamp: at(0, 0), git: ManifestGit { sha: "0".repeat(40) } }),

@@ -9,6 +9,7 @@ mod bundles;
 mod emergency;
 mod faults;
 mod http;
+mod strict;
 mod timing;
 mod values;
 
@@ -25,6 +26,7 @@ pub use self::bundles::{BundleArguments, BundleConfig, BundlesConfig, Follow};
 pub use self::emergency::{EmergencyArguments, EmergencyConfig};
 pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
+pub use self::strict::{Requirement, StrictArguments};
 pub use self::timing::{TimingArguments, TimingConfig};
 use self::values::parsed;
 

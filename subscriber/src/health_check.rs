@@ -59,7 +59,7 @@ impl HealthCheck {
 
 /// Whether a text is meant as an address: a program's name holds no `://`.
 pub(crate) fn is_address(text: &str) -> bool {
-    text.trim().split_whitespace().next().is_some_and(|word| word.contains("://"))
+    text.split_whitespace().next().is_some_and(|word| word.contains("://"))
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ mod github_publisher;
 #[cfg(test)]
 mod github_source;
 #[cfg(test)]
+mod health_check;
+#[cfg(test)]
 mod hostile_releases;
 #[cfg(test)]
 mod layout;

@@ -90,6 +90,7 @@ pub struct AfterSwitchConfig {
 }
 
 /// Arguments of a command and queries of an address may hold what is nobody's business: printed is whether there is one.
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
 fn whether<T, S: Serializer>(set: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     match set {
         Some(_) => serializer.serialize_str("***"),

@@ -68,6 +68,8 @@ pub(super) struct Agent {
     pub(super) intact: bool,
     /// What the last switch began: telling the application, and its release's trial.
     pub(super) after_switch: Option<AfterSwitch>,
+    /// The current release was found in place at the start, and its files are not compared yet.
+    pub(super) verifying: bool,
     /// Releases in the cache that are not what they should be.
     pub(super) damaged: BTreeSet<ReleaseId>,
     pub(super) staged: Option<Staged>,
@@ -169,6 +171,7 @@ impl Agent {
             known_pin: KnownPin::default(),
             intact: false,
             after_switch: None,
+            verifying: false,
             damaged: BTreeSet::new(),
             staged: None,
             collect_at: None,
@@ -190,6 +193,10 @@ impl Agent {
     /// Lives for ever; ends by being dropped.
     pub(super) async fn live(&mut self, wake_ups: &mut WakeUps) {
         self.refresh_pin().await;
+        // What ran before serves on while its files are compared.
+        self.recognise().await;
+        self.read_manifest().await;
+        self.show();
         self.resume().await;
         self.read_manifest().await;
         self.show();

@@ -20,14 +20,31 @@ use crate::alarms::Subject;
 use crate::cache::{Cache, CacheLock, Current};
 use crate::fetch::{StageFailure, id_of};
 use crate::node_state::{LoadedRelease, ReleaseId};
-use crate::release_directory::{FILES, RELEASE_JSON, ReleaseDirectory};
+use crate::release_directory::{FILES, RELEASE_JSON, ReleaseDirectory, says_to_be};
 use crate::reports::{log_loaded, log_reverted};
 use crate::retention::{RetentionError, collect};
 
 impl Agent {
+    /// Shows the release that this node switched to last, where it still stands in its place by its names and its own
+    /// word. Readers see it already; whether its files are intact is found out by [`Agent::resume`].
+    pub(super) async fn recognise(&mut self) {
+        let Some(active) = self.state.active.as_ref().map(|active| active.id.clone()) else { return };
+        let cache = self.cache.clone();
+        let stands = move || is_current(&cache, &active.tag) && says_to_be(&cache.release(&active.tag), &active);
+        self.verifying = spawn_blocking(stands).await.unwrap_or(false);
+        self.intact = self.verifying;
+    }
+
     /// Finds out which release is current and whether it is intact; finishes what an interrupted switch left.
     pub(super) async fn resume(&mut self) {
         self.collect().await;
+        self.verify_current().await;
+        self.verifying = false;
+    }
+
+    async fn verify_current(&mut self) {
+        // Until it is verified it is not more than a name.
+        self.intact = false;
         let tag = match self.cache.current() {
             Ok(Current::Release(tag)) => tag,
             Ok(Current::Absent) => return tracing::info!("the cache has no current release"),

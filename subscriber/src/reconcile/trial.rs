@@ -128,14 +128,12 @@ impl Agent {
             }
         }
         match aftermath.trial {
-            None => {}
-            Some(TrialEnd::Kept) => {
-                if self.state.trials.keep(epoch) {
-                    let tag = self.state.active.as_ref().map(|active| active.id.tag.as_str());
-                    tracing::info!(tag, activation_epoch = epoch, "the release has proved itself");
-                    self.save().await;
-                }
+            Some(TrialEnd::Kept) if self.state.trials.keep(epoch) => {
+                let tag = self.state.active.as_ref().map(|active| active.id.tag.as_str());
+                tracing::info!(tag, activation_epoch = epoch, "the release has proved itself");
+                self.save().await;
             }
+            None | Some(TrialEnd::Kept) => {}
             Some(TrialEnd::Rejected(reason)) => self.reject(epoch, reason).await,
         }
     }
@@ -223,8 +221,8 @@ impl Agent {
     /// What a rejected release that is desired, or runs for want of another, looks like to operators.
     pub(super) fn rejection_trouble(&self) -> Option<Trouble> {
         let active = self.active().map(|active| &active.id);
-        let concerned = [self.desired.as_ref(), active].into_iter().flatten();
-        let rejected = concerned.filter_map(|id| self.state.trials.rejection(id.tree_digest)).next()?;
+        let mut concerned = [self.desired.as_ref(), active].into_iter().flatten();
+        let rejected = concerned.find_map(|id| self.state.trials.rejection(id.tree_digest))?;
         let tag = &rejected.release.tag;
         let consequence = match active {
             Some(active) if active == &rejected.release => "there is no other release to return to".to_owned(),
