@@ -55,6 +55,8 @@ pub struct CrashingNode<'a> {
     published: u64,
     /// What should run in the end.
     desired: String,
+    /// Where the channel points.
+    head: String,
     /// What may be current now.
     allowed: BTreeSet<String>,
     /// Ids of events that were durable in the outbox when the agent was killed.
@@ -80,6 +82,7 @@ impl<'a> CrashingNode<'a> {
             directories,
             published: 0,
             desired: String::new(),
+            head: String::new(),
             allowed: BTreeSet::new(),
             recorded: BTreeSet::new(),
             memories_destroyed: 0,
@@ -113,6 +116,7 @@ impl<'a> CrashingNode<'a> {
         let release = HandmadeRelease::stored(&self.store, &self.bundle, tag, files).await;
         // From the moment of the promotion on it may become current.
         tag.clone_into(&mut self.desired);
+        tag.clone_into(&mut self.head);
         self.allowed.insert(tag.to_owned());
         release.announced(&self.log).await;
     }

@@ -7,8 +7,8 @@ use shared::daemon::crash_point::CrashPoint;
 
 /// Places that are passed more than once on the way, and how often at least: a kill at each of these passes.
 const PASSED_AGAIN: [(CrashPoint, u32); 8] = [
-    (CrashPoint::FileRenamed, 3),
-    (CrashPoint::StateSaved, 3),
+    (CrashPoint::FileRenamed, 2),
+    (CrashPoint::StateSaved, 2),
     (CrashPoint::TreeEntrySynced, 5),
     (CrashPoint::OutboxFileRenamed, 9),
     (CrashPoint::EventRecorded, 3),
@@ -19,13 +19,13 @@ const PASSED_AGAIN: [(CrashPoint, u32); 8] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_named_step_leaves_one_whole_release_and_the_next_start_finishes() {
-    let world = World::start(&["n1", "n2"]).await;
-    // One bundle whose releases have contracts before and after each kill would never see the other kind's steps.
+    let world = World::start(&["n1"]).await;
     let mut node = CrashingNode::new(&world, "n1").await;
-    node.publish().await;
-    node.settle().await;
-    node.publish().await;
-    node.settle().await;
+    // Two earlier releases, so that one can be pinned.
+    for _ in 0..3 {
+        node.publish().await;
+        node.settle().await;
+    }
     let again = PASSED_AGAIN.iter().flat_map(|(place, times)| (2..=*times).map(|time| (*place, time)));
     for (place, time) in CrashPoint::ALL.iter().map(|place| (*place, 1)).chain(again) {
         let order = format!("{}#{time}", place.name());

@@ -15,7 +15,7 @@ const CHANGES: [&str; 15] = [
     "fs::copy(",
     "fs::write(",
     "fs::remove_",
-    "create_dir",
+    "fs::create_dir",
     "DirBuilder::new()",
     "create_new(true)",
     ".create(true)",
