@@ -24,7 +24,7 @@ use crate::audit_trail::AuditTrail;
 use crate::hammering_readers::{HammeringReaders, read_all, read_plainly, read_with_library};
 use crate::handmade_release::{HandmadeRelease, contracts_files};
 use crate::process::Process;
-use crate::waiting::PATIENCE;
+use crate::waiting::{PATIENCE, eventually};
 use crate::world::World;
 
 /// Between two looks at a process and its files.
@@ -158,6 +158,21 @@ impl<'a> CrashingNode<'a> {
             assert!(Instant::now() < deadline, "`{}` does not get done in {PATIENCE:?}: {reason}", self.name);
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Waits until the agent has killed itself at the place it was told, and looks at what it left.
+    ///
+    /// # Panics
+    /// Where it never comes there.
+    pub async fn killed_at(&mut self, place: &str) {
+        let agent = self.agent.as_mut().expect("the agent was started");
+        let what = format!("`{}` to kill itself at `{place}`", self.name);
+        let status = eventually(&what, PATIENCE, async || {
+            if agent.runs() { Err("it lives".to_owned()) } else { Ok(agent.ended(PATIENCE).await) }
+        });
+        let status = status.await;
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "the agent ended with {status}");
+        self.look_after_kill();
     }
 
     /// Starts the agent, waits until it has done all there was to do, and kills it. Returns how long it took.

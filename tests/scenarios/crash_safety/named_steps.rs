@@ -1,7 +1,7 @@
 //! A kill at every named place, each followed by a start that is left alone.
 
 use acceptance::audit_trail::AuditTrail;
-use acceptance::crashing_node::{CrashingNode, Ended, Preparation};
+use acceptance::crashing_node::{CrashingNode, Preparation};
 use acceptance::world::{World, succeeded};
 use shared::daemon::crash_point::CrashPoint;
 
@@ -31,7 +31,7 @@ async fn a_kill_at_any_named_step_leaves_one_whole_release_and_the_next_start_fi
         let order = format!("{}#{time}", place.name());
         node.prepare(Preparation::for_reaching(place)).await;
         node.start(Some(&order));
-        assert_eq!(node.killed_or_settled().await, Ended::Killed, "the agent never comes to `{order}`");
+        node.killed_at(&order).await;
         node.settle().await;
     }
 
