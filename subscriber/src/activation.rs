@@ -149,6 +149,8 @@ fn place_link(cache: &Cache, _lock: &CacheLock, name: &str, target: &str) -> Res
 }
 
 #[cfg(test)]
+mod many_switches;
+#[cfg(test)]
 mod tests {
     use shared::limits::ReleaseLimits;
 
