@@ -19,6 +19,8 @@ pub(crate) struct AgentView {
     pub disabled: bool,
     /// The cache directory.
     pub cache: PathBuf,
+    /// Whether the log has said, since the start, what this node should run.
+    pub looked: bool,
     /// Whether a connection stands.
     pub connected: bool,
     /// What the server or the network said last where none stands.
@@ -139,6 +141,7 @@ impl AgentView {
             report,
             disabled: config.skip_contract_bundle,
             cache: config.cache.clone(),
+            looked: false,
             connected: false,
             connection_fault: None,
             git_sha: None,
@@ -227,6 +230,7 @@ pub(crate) mod tests {
             },
             disabled: false,
             cache: PathBuf::from(".demon/contracts"),
+            looked: true,
             connected: true,
             connection_fault: None,
             git_sha: None,

@@ -28,6 +28,7 @@ pub mod local_pin;
 mod metrics;
 pub mod node_report;
 mod node_state;
+pub mod one_round;
 mod plan;
 pub mod reader;
 mod reconcile;

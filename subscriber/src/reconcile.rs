@@ -23,6 +23,7 @@ use streams::connection::{ConnectError, Connection, ConnectionState};
 use streams::event_log::EventLog;
 use streams::outbox::{Outbox, OutboxError};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use self::agent::{Agent, Memory};
 use self::wake_ups::WakeUps;
 use crate::agent_presence::AgentFacts;
+use crate::agent_view::AgentView;
 use crate::cache::{Cache, CacheError};
 use crate::config::AgentConfig;
 use crate::metrics::MetricsPage;
@@ -61,8 +63,13 @@ pub enum AgentError {
     Signal(#[source] io::Error),
 }
 
-/// Runs an agent until `stop` is cancelled. See [`crate::run`].
-pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
+/// Runs an agent until `stop` is cancelled. See [`crate::run`]. `observe` is given what the agent shows, once there is
+/// something.
+pub(crate) async fn run(
+    config: AgentConfig,
+    stop: CancellationToken,
+    observe: impl FnOnce(watch::Receiver<AgentView>),
+) -> Result<(), AgentError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -92,6 +99,7 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
     let mut agent = Agent::new(config.clone(), cache, memory, connection.clone(), outbox.clone(), reporter);
     let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
     start_background(&tasks, &ending, &config, &connection, &outbox, &agent);
+    observe(agent.shown.subscribe());
     tasks.spawn(crate::http::run(config.http, agent.shown.subscribe(), metrics, ending.clone()));
 
     let first_look = agent.first_look();

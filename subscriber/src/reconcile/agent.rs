@@ -82,6 +82,8 @@ pub(super) struct Agent {
     pub(super) manifest: Option<(ReleaseId, Option<ManifestFacts>)>,
     pub(super) shown: watch::Sender<AgentView>,
     pub(super) first_look: CancellationToken,
+    /// Whether the log has said what this node should run.
+    pub(super) looked: bool,
 }
 
 /// What the agent remembers, and where.
@@ -163,6 +165,7 @@ impl Agent {
             manifest: None,
             shown,
             first_look: CancellationToken::new(),
+            looked: false,
         }
     }
 

@@ -50,6 +50,7 @@ impl Agent {
             report: self.view.borrow().clone(),
             disabled: false,
             cache: self.config.cache.clone(),
+            looked: self.looked,
             connected: status.state == ConnectionState::Connected,
             connection_fault: status.last_fault.map(|fault| fault.to_string()),
             manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
