@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod agent_http;
 #[cfg(test)]
+mod bootstrap;
+#[cfg(test)]
 mod bundle_commands;
 #[cfg(test)]
 mod channel_moves;
