@@ -47,6 +47,8 @@ mod main_job;
 #[cfg(test)]
 mod monitoring;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
 mod other_readers;
 #[cfg(test)]
 mod permissions;
