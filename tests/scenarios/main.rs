@@ -19,6 +19,8 @@ mod contracts_validate;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod deployment;
+#[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod documented_commands;
