@@ -19,6 +19,8 @@ pub(crate) struct AgentView {
     pub disabled: bool,
     /// The cache directory.
     pub cache: PathBuf,
+    /// Whether the log has said, since the start, what this node should run.
+    pub looked: bool,
     /// Whether a connection stands.
     pub connected: bool,
     /// The running release was found in place at the start, and its files are being compared.
@@ -158,6 +160,7 @@ impl AgentView {
             report,
             disabled: config.emergency.skip_contract_bundle,
             cache: target.cache.clone(),
+            looked: false,
             connected: false,
             verifying: false,
             connection_fault: None,
@@ -256,6 +259,7 @@ pub(crate) mod tests {
             },
             disabled: false,
             cache: PathBuf::from(".demon/contracts"),
+            looked: true,
             connected: true,
             verifying: false,
             connection_fault: None,

@@ -4,6 +4,7 @@ mod authentication;
 mod contract_status;
 mod health;
 mod metrics_page;
+mod openapi;
 mod router;
 
 use std::io;

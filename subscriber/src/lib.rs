@@ -32,6 +32,7 @@ mod local_request;
 mod metrics;
 pub mod node_report;
 mod node_state;
+pub mod one_round;
 mod plan;
 pub mod reader;
 mod reconcile;

@@ -41,6 +41,7 @@ use self::agent::{Agent, Common, Memory};
 use self::node_alarms::NodeAlarms;
 use self::wake_ups::WakeUps;
 use crate::agent_presence::{AgentFacts, BundleFacts};
+use crate::agent_view::AgentView;
 use crate::cache::{Cache, CacheError};
 use crate::config::{AgentConfig, BundleConfig, overlap};
 use crate::metrics::{BundleMetrics, MetricsPage};
@@ -76,8 +77,13 @@ pub enum AgentError {
     Signal(#[source] io::Error),
 }
 
-/// Runs an agent until `stop` is cancelled. See [`crate::run`].
-pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
+/// Runs an agent until `stop` is cancelled. See [`crate::run`]. `observe` is given what the agent shows, once there is
+/// something.
+pub(crate) async fn run(
+    config: AgentConfig,
+    stop: CancellationToken,
+    observe: impl FnOnce(Vec<watch::Receiver<AgentView>>),
+) -> Result<(), AgentError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -124,7 +130,8 @@ pub(crate) async fn run(config: AgentConfig, stop: CancellationToken) -> Result<
     }
     drop(voice);
     start_background(&tasks, &ending, &common, agents.iter().map(|(agent, _)| agent.view.subscribe()).collect());
-    let shown = agents.iter().map(|(agent, _)| agent.shown.subscribe()).collect();
+    let shown: Vec<_> = agents.iter().map(|(agent, _)| agent.shown.subscribe()).collect();
+    observe(shown.clone());
     tasks.spawn(crate::http::run(config.http.clone(), shown, metrics, ending.clone()));
 
     live(agents, &stop).await;

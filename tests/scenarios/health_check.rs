@@ -287,5 +287,5 @@ async fn what_is_demanded_decides_and_the_rest_is_a_warning() {
     assert_eq!((strict.status, &strict.json()["checks"]["proven"]["ok"]), (503, &json!(false)));
     assert_eq!(strict.json()["checks"]["converged"]["ok"], true);
     assert_eq!(get(address, "/ready", &[]).await.status, 200, "it serves while it proves itself");
-    assert!(Path::new(agent.state()).join("state.json").exists());
+    assert!(Path::new(agent.state()).join("state.contracts.json").exists());
 }

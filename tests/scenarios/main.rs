@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod agent_http;
 #[cfg(test)]
+mod bootstrap;
+#[cfg(test)]
 mod bundle_commands;
 #[cfg(test)]
 mod channel_moves;
@@ -18,6 +20,8 @@ mod contracts_validate;
 mod crash_safety;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod deployment;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
@@ -48,6 +52,8 @@ mod log_verification;
 mod main_job;
 #[cfg(test)]
 mod monitoring;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod other_readers;
 #[cfg(test)]

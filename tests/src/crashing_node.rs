@@ -246,7 +246,7 @@ impl<'a> CrashingNode<'a> {
         if active.as_deref() != Some(self.desired.as_str()) {
             return Some(format!("{active:?} is current instead of {}", self.desired));
         }
-        let Some(state) = json_file(&self.directories.state.join("state.json")) else {
+        let Some(state) = json_file(&self.directories.state.join(format!("state.{}.json", self.bundle))) else {
             return Some("it has no memory yet".to_owned());
         };
         if state["active"]["id"]["tag"] != self.desired.as_str() {

@@ -6,7 +6,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -17,12 +17,13 @@ use super::authentication::require_key;
 use super::contract_status::{ContractBundle, StatusDocument};
 use super::health::{StrictHealth, StrictRules, is_ready};
 use super::metrics_page::metrics;
+use super::openapi::openapi;
 use crate::agent_view::AgentView;
 use crate::config::Requirement;
 use crate::metrics::MetricsPage;
 
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-demon-api-version");
-const VERSION: &str = "v1";
+pub(super) const VERSION: &str = "v1";
 /// The bundle that the status document is about.
 const CONTRACTS: &str = "contracts";
 
@@ -48,21 +49,50 @@ impl Shown {
     }
 }
 
-/// Every route.
+/// Who may ask for a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody who can connect: probes, and what holds no secret.
+    Open,
+    /// Whoever has a key, where one is set; the version of the API is negotiated.
+    WithKey,
+}
+
+/// One path and what answers it.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    handler: MethodRouter<Shown>,
+}
+
+/// Every route. Each is described in `openapi.json`.
+pub(super) fn routes() -> Vec<Route> {
+    let open = |path, handler| Route { path, access: Access::Open, handler };
+    let api = |path, handler| Route { path, access: Access::WithKey, handler };
+    vec![
+        api("/api/contracts/status", get(contracts_status)),
+        api("/api/bundles", get(bundles)),
+        api("/api/bundles/{name}", get(bundle)),
+        open("/health", get(async || "OK")),
+        open("/healthz", get(async || "OK")),
+        open("/ready", get(ready)),
+        open("/healthz/strict", get(strict)),
+        open("/metrics", get(metrics)),
+        open("/openapi.json", get(openapi)),
+    ]
+}
+
+/// All of them, with what guards them.
 pub(super) fn router(shown: Shown) -> Router {
-    let api = Router::new()
-        .route("/api/contracts/status", get(contracts_status))
-        .route("/api/bundles", get(bundles))
-        .route("/api/bundles/{name}", get(bundle))
-        .layer(from_fn(api_version))
-        .layer(from_fn_with_state(shown.keys.clone(), require_key));
-    Router::new()
-        .route("/health", get(async || "OK"))
-        .route("/healthz", get(async || "OK"))
-        .route("/ready", get(ready))
-        .route("/healthz/strict", get(strict))
-        .route("/metrics", get(metrics))
-        .merge(api)
+    let (mut open, mut api) = (Router::new(), Router::new());
+    for Route { path, access, handler } in routes() {
+        match access {
+            Access::Open => open = open.route(path, handler),
+            Access::WithKey => api = api.route(path, handler),
+        }
+    }
+    let api = api.layer(from_fn(api_version)).layer(from_fn_with_state(shown.keys.clone(), require_key));
+    open.merge(api)
         .fallback(async || (StatusCode::NOT_FOUND, Json(json!({ "error": "no such path" }))))
         .with_state(shown)
 }

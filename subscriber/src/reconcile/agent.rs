@@ -95,6 +95,8 @@ pub(super) struct Agent {
     pub(super) manifest: Option<(ReleaseId, Option<ManifestFacts>)>,
     pub(super) shown: watch::Sender<AgentView>,
     pub(super) first_look: CancellationToken,
+    /// Whether the log has said what this node should run.
+    pub(super) looked: bool,
 }
 
 /// What the agent remembers of its bundle, and where.
@@ -187,6 +189,7 @@ impl Agent {
             manifest: None,
             shown,
             first_look,
+            looked: false,
         }
     }
 

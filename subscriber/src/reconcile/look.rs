@@ -44,6 +44,7 @@ impl Agent {
                     return Err(Duration::ZERO);
                 }
                 self.fruitless = 0;
+                self.looked = true;
                 Ok(())
             }
             Ok(Answer::Outdated { up_to_sequence }) => {

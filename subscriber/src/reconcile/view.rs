@@ -51,6 +51,7 @@ impl Agent {
             disabled: false,
             cache: self.target.cache.clone(),
             verifying: self.verifying,
+            looked: self.looked,
             connected: status.state == ConnectionState::Connected,
             connection_fault: status.last_fault.map(|fault| fault.to_string()),
             manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
