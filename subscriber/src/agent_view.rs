@@ -12,6 +12,7 @@ use crate::node_report::NodeReport;
 
 /// Everything that is shown of one bundle.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any may hold beside any other")]
 pub(crate) struct AgentView {
     /// What the node table says of it.
     pub report: NodeReport,

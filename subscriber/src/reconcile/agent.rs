@@ -44,6 +44,7 @@ use crate::state_directory::StateDirectory;
 const MOST_STEPS_BACK: u32 = 6;
 
 /// What a node knows and holds of one bundle.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any may hold beside any other")]
 pub(super) struct Agent {
     pub(super) config: Arc<AgentConfig>,
     /// The bundle it is about.

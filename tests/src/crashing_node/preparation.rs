@@ -129,7 +129,8 @@ impl CrashingNode<'_> {
             Preparation::UnreadableMemory => {
                 self.publish().await;
                 self.memories_destroyed += 1;
-                fs::write(self.directories.state.join("state.json"), "{").expect("the state is writable");
+                let memory = self.directories.state.join(format!("state.{}.json", self.bundle));
+                fs::write(memory, "{").expect("the state is writable");
             }
             Preparation::NewPin => self.pin_an_earlier_release(),
             Preparation::EndedPin => {
