@@ -2,13 +2,12 @@
 //!
 //! The table says who lives and how far each has written. The log says what each runs: the last event of a subject is
 //! found without reading those before it. A node whose entry is absent, or names another last event than the log has,
-//! is read in full: the last event on each of its subjects.
+//! is read in full: the last event on each of its subjects. So is a node that runs several bundles.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
-use shared::event::BundleEvent;
 use shared::event_type::EventType;
 use shared::fleet_history::FleetHistory;
 use shared::identifiers::{BundleName, NodeName};
@@ -46,6 +45,8 @@ pub(super) struct FleetView {
     pub(super) history: FleetHistory,
     /// The table.
     pub(super) entries: BTreeMap<NodeKey, Entry>,
+    /// Nodes that run several bundles. Their entries name the node's last event, not that of each bundle.
+    pub(super) several: BTreeSet<NodeName>,
     /// When the server stored each node's last event that was read.
     pub(super) heard: BTreeMap<NodeKey, DateTime<Utc>>,
     /// Each node's last failure in words.
@@ -85,7 +86,8 @@ pub(super) async fn read_heads(connection: &Connection, selection: &Selection) -
         .iter()
         .filter(|(key, entry)| {
             let known = last.get(*key).copied().unwrap_or(0);
-            entry.report.last_sequence != known || behind.get(*key).is_some_and(|newer| *newer > known)
+            let several = view.several.contains(&key.0);
+            several || entry.report.last_sequence != known || behind.get(*key).is_some_and(|newer| *newer > known)
         })
         .map(|(key, _)| key.clone())
         .collect();
@@ -118,15 +120,21 @@ impl FleetView {
     async fn read_table(&mut self, connection: &Connection, selection: &Selection) -> anyhow::Result<()> {
         let entries = NodeTable::new(connection.clone()).list().await.context("the live nodes are not known")?;
         for entry in entries {
-            match serde_json::from_slice::<NodeReport>(&entry.value) {
-                Ok(report) if selection.takes(&entry.node, &report.bundle) => {
-                    let key = (entry.node, report.bundle.clone());
-                    self.entries.insert(key, Entry { report, stored_at: entry.stored_at });
-                }
-                Ok(_) => {}
+            let reports = match NodeReport::read_entry(&entry.value) {
+                Ok(reports) => reports,
                 Err(error) => {
                     tracing::warn!(node = %entry.node, %error, "an entry of the node table is not understood");
                     self.not_understood += 1;
+                    continue;
+                }
+            };
+            if reports.len() > 1 {
+                self.several.insert(entry.node.clone());
+            }
+            for report in reports {
+                if selection.takes(&entry.node, &report.bundle) {
+                    let key = (entry.node.clone(), report.bundle.clone());
+                    self.entries.insert(key, Entry { report, stored_at: entry.stored_at });
                 }
             }
         }
@@ -164,11 +172,11 @@ impl FleetView {
         for event in &events {
             self.history.apply(message(event));
             let Some((key, event_type)) = node_of(&event.subject) else { continue };
-            if matches!(event_type, EventType::VerificationFailed | EventType::DownloadFailed)
+            if is_failure(&event_type)
                 && let Ok((_, envelope)) = event.envelope()
-                && let failed @ (BundleEvent::VerificationFailed(_) | BundleEvent::DownloadFailed(_)) = &envelope.event
+                && envelope.event.event_type() == event_type
             {
-                self.failures.insert(key.clone(), format!("{event_type}: {}", printable(&describe(failed))));
+                self.failures.insert(key.clone(), format!("{event_type}: {}", printable(&describe(&envelope.event))));
             }
             self.heard.insert(key, event.stored_at);
         }
@@ -191,7 +199,12 @@ impl Subjects {
 
 /// Whether the type's last event says what a node runs or failed with.
 fn is_decisive(event_type: &EventType) -> bool {
-    matches!(event_type, EventType::Loaded | EventType::VerificationFailed | EventType::DownloadFailed)
+    matches!(event_type, EventType::Loaded | EventType::FallbackActivated) || is_failure(event_type)
+}
+
+/// Whether the type says that a node could not run a release.
+fn is_failure(event_type: &EventType) -> bool {
+    matches!(event_type, EventType::VerificationFailed | EventType::DownloadFailed | EventType::Reverted)
 }
 
 fn node_of(subject: &str) -> Option<(NodeKey, EventType)> {
