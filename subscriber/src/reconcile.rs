@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::identifiers::BundleName;
+use shared::limits::ReleaseLimits;
 use streams::connection::{ConnectError, Connection, ConnectionState};
 use streams::event_log::EventLog;
 use streams::outbox::{Outbox, OutboxError};
@@ -40,12 +41,13 @@ use tokio_util::task::TaskTracker;
 use self::agent::{Agent, Common, Memory};
 use self::node_alarms::NodeAlarms;
 use self::wake_ups::WakeUps;
-use crate::agent_presence::{AgentFacts, BundleFacts};
+use crate::agent_presence::{AgentFacts, AgentPresence, BundleFacts};
 use crate::agent_view::AgentView;
-use crate::cache::{Cache, CacheError};
+use crate::cache::{Cache, CacheError, Current};
 use crate::config::{AgentConfig, BundleConfig, overlap};
 use crate::metrics::{BundleMetrics, MetricsPage};
 use crate::node_report::NodeReport;
+use crate::release_directory::ReleaseDirectory;
 use crate::reports::{Recorder, Reporter};
 use crate::state_directory::{StateDirectory, StateError};
 
@@ -101,6 +103,8 @@ pub(crate) async fn run(
         targets.push((target.clone(), Memory { directory: Arc::clone(&directory), state }));
     }
     check_apart_on_disk(&config.bundles.bundles)?;
+    let last = AgentPresence::find(&config.bundles.state_dir).and_then(|presence| presence.facts);
+    check_same_owner(last.as_ref(), &config.bundles.bundles)?;
     directory.introduce(&facts_of(&config))?;
     let outbox = Outbox::open(&directory.outbox(), config.node.clone()).map_err(AgentError::Outbox)?;
     // Returns at once; connecting goes on behind the look into the caches.
@@ -216,6 +220,29 @@ fn check_apart_on_disk(bundles: &[BundleConfig]) -> Result<(), AgentError> {
         }
     }
     Ok(())
+}
+
+/// A cache that still holds what another bundle put there when this agent last ran: a slip in the settings, which would
+/// replace one by the other.
+fn check_same_owner(last: Option<&AgentFacts>, bundles: &[BundleConfig]) -> Result<(), AgentError> {
+    for target in bundles {
+        let other = |facts: &&BundleFacts| facts.bundle != target.bundle && facts.cache.as_ref() == Some(&target.cache);
+        let Some(other) = last.and_then(|last| last.bundles.iter().find(other)) else { continue };
+        let (cache, name, other) = (target.cache.display(), &target.bundle, &other.bundle);
+        if holds_release_of(&Cache::new(&target.cache), other) {
+            return Err(AgentError::Overlap(format!(
+                "cache `{cache}` holds bundle `{other}`: give bundle `{name}` a directory of its own, \
+                 --bundle {name}=DIRECTORY, or delete that one"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn holds_release_of(cache: &Cache, bundle: &BundleName) -> bool {
+    let Ok(Current::Release(tag)) = cache.current() else { return false };
+    let directory = ReleaseDirectory::open(&cache.release(&tag), &ReleaseLimits::default());
+    directory.is_ok_and(|directory| directory.release().bundle() == bundle)
 }
 
 /// The bundles and their caches, for the log.
