@@ -5,16 +5,17 @@
 
 use std::time::Duration;
 
-use shared::identifiers::Tag;
+use futures_util::future::join_all;
+use shared::identifiers::{BundleName, Tag};
 use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent_view::{AgentView, Cause};
 use crate::config::AgentConfig;
 use crate::reconcile::{self, AgentError};
 
-/// How the reconcile ended.
+/// How the reconcile of a bundle ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoundOutcome {
     /// The node runs what it should.
@@ -45,35 +46,43 @@ pub enum RoundOutcome {
     },
 }
 
-/// Runs an agent without HTTP until it runs what it should, until it is known why it cannot, or until `limit` is over.
-/// Returns after its events are in the log, where there is a connection; else they wait in the outbox for the next start.
+/// Runs an agent without HTTP until each of its bundles runs what it should or it is known why it cannot, or until `limit`
+/// is over. Returns how each ended, in the order of the settings, after the events are in the log, where there is a
+/// connection; else they wait in the outbox for the next start.
 ///
 /// Fails with [`crate::StateError::InUse`] at once where another agent lives in the state directory.
 pub async fn run_once(
     mut config: AgentConfig,
     limit: Duration,
     stop: CancellationToken,
-) -> Result<RoundOutcome, AgentError> {
-    if config.skip_contract_bundle {
-        return Ok(RoundOutcome::Disabled);
+) -> Result<Vec<(BundleName, RoundOutcome)>, AgentError> {
+    let bundles: Vec<BundleName> = config.bundles.bundles.iter().map(|target| target.bundle.clone()).collect();
+    if config.emergency.skip_contract_bundle {
+        return Ok(bundles.into_iter().map(|bundle| (bundle, RoundOutcome::Disabled)).collect());
     }
     config.http.enabled = false;
     let (sender, started) = oneshot::channel();
-    // Nobody waits for the view any more where this is dropped.
-    let observe = |view: watch::Receiver<AgentView>| drop(sender.send(view));
+    // Nobody waits for the views any more where this is dropped.
+    let observe = |views: Vec<watch::Receiver<AgentView>>| drop(sender.send(views));
     let agent_stop = stop.child_token();
     let watching = async {
-        let Ok(view) = started.await else { return None };
-        let settled = timeout(limit, stop.run_until_cancelled(settled(view.clone()))).await;
-        let outcome = settled.ok().flatten().unwrap_or_else(|| unfinished(&view.borrow()));
+        let Ok(views) = started.await else { return Vec::new() };
+        let until = Instant::now() + limit;
+        let outcomes = join_all(views.into_iter().map(|view| outcome(view, until, &stop))).await;
         agent_stop.cancel();
-        Some(outcome)
+        outcomes
     };
     // A large future, kept off the stacks of the callers.
     let agent = Box::pin(reconcile::run(config, agent_stop.clone(), observe));
-    let (ended, outcome) = tokio::join!(agent, watching);
+    let (ended, outcomes) = tokio::join!(agent, watching);
     ended?;
-    Ok(outcome.unwrap_or_else(|| RoundOutcome::Unfinished { reason: "the agent ended by itself".to_owned() }))
+    Ok(bundles.into_iter().zip(outcomes).collect())
+}
+
+/// How a bundle ended.
+async fn outcome(view: watch::Receiver<AgentView>, until: Instant, stop: &CancellationToken) -> RoundOutcome {
+    let settled = timeout_at(until, stop.run_until_cancelled(settled(view.clone()))).await;
+    settled.ok().flatten().unwrap_or_else(|| unfinished(&view.borrow()))
 }
 
 /// Waits until the view says how it ended. For ever, where the agent is gone.

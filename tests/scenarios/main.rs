@@ -81,6 +81,8 @@ mod scripts_release;
 #[cfg(test)]
 mod scripts_validate;
 #[cfg(test)]
+mod several_bundles;
+#[cfg(test)]
 mod shared_state;
 #[cfg(test)]
 mod stored_events;

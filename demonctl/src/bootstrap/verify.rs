@@ -11,6 +11,7 @@ use streams::event_log::EventLog;
 use streams::layout::{Layout, LayoutError, LayoutLimits, missing};
 use subscriber::AgentConfig;
 use subscriber::catalogue::{Wanted, resolve};
+use subscriber::config::{BundleConfig, Follow};
 use tokio::time::timeout;
 
 use super::lines::print_event;
@@ -84,18 +85,22 @@ fn of_streams(compared: Result<Vec<String>, LayoutError>, epoch: &Check) -> Chec
 
 /// Whether there is something to run. A system that is still empty is not broken.
 async fn published(config: &AgentConfig, connection: &Connection) -> Check {
-    let wanted = match (config.follow.tag(), config.follow.channel()) {
-        (Some(tag), _) => Wanted::Tag(tag.clone()),
-        (None, Some(channel)) => Wanted::HeadOf(channel.clone()),
-        (None, None) => return Check::not_checked(RELEASE, "nothing is followed"),
-    };
-    match resolve(&EventLog::new(connection.clone()), &config.bundle, &wanted).await {
-        Ok(found) => Check::yes(RELEASE, format!("`{}`", found.release.published.tag)),
-        Err(error) => {
-            let remedy = "publish a release: `demonctl contracts publish DIRECTORY`";
-            Check::warning(RELEASE, ErrorChain(&error).to_string(), remedy)
+    let log = EventLog::new(connection.clone());
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for BundleConfig { bundle, follow, .. } in &config.bundles.bundles {
+        let wanted = match follow {
+            Follow::Tag(tag) => Wanted::Tag(tag.clone()),
+            Follow::Channel(channel) => Wanted::HeadOf(channel.clone()),
+        };
+        match resolve(&log, bundle, &wanted).await {
+            Ok(resolved) => found.push(format!("`{}`", resolved.release.published.tag)),
+            Err(error) => missing.push(ErrorChain(&error).to_string()),
         }
     }
+    if missing.is_empty() {
+        return Check::yes(RELEASE, found.join(", "));
+    }
+    Check::warning(RELEASE, missing.join("; "), "publish a release: `demonctl contracts publish DIRECTORY`")
 }
 
 /// What the agent says of itself.
