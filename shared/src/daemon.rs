@@ -4,6 +4,8 @@
 pub mod api_keys;
 #[cfg(feature = "http")]
 pub mod http_server;
+#[cfg(feature = "http")]
+pub mod refused_keys;
 
 use std::error::Error;
 use std::fmt;
