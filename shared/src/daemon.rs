@@ -2,6 +2,7 @@
 
 #[cfg(feature = "http")]
 pub mod api_keys;
+pub mod crash_point;
 #[cfg(feature = "http")]
 pub mod http_server;
 #[cfg(feature = "http")]

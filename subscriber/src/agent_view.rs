@@ -23,6 +23,8 @@ pub(crate) struct AgentView {
     pub looked: bool,
     /// Whether a connection stands.
     pub connected: bool,
+    /// The running release was found in place at the start, and its files are being compared.
+    pub verifying: bool,
     /// What the server or the network said last where none stands.
     pub connection_fault: Option<String>,
     /// Commit of the running release, where known.
@@ -31,8 +33,23 @@ pub(crate) struct AgentView {
     pub manifest: Option<ManifestFacts>,
     /// Why the desired release does not run.
     pub trouble: Option<Trouble>,
+    /// The trial of the running release, while it lasts.
+    pub trial: Option<TrialView>,
     /// When any of this last changed.
     pub changed_at: DateTime<Utc>,
+}
+
+/// A release that runs and has not yet proved itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TrialView {
+    /// The release.
+    pub tag: Tag,
+    /// Number of the switch to it.
+    pub activation_epoch: u64,
+    /// Since when, by this node's clock.
+    pub since: DateTime<Utc>,
+    /// What the last check found wrong, where that does not count yet.
+    pub complaint: Option<String>,
 }
 
 /// What the agent reads from a contracts release's `manifest.json`.
@@ -73,6 +90,8 @@ pub(crate) enum Cause {
     Failed(FailureKind),
     /// It is withdrawn; another one runs instead.
     Withdrawn,
+    /// It ran and failed its health check; another one runs instead, where there is one.
+    Rejected,
 }
 
 /// The one word for how a bundle stands. The words of the API and the metric; the latter calls one of them otherwise.
@@ -143,10 +162,12 @@ impl AgentView {
             cache: target.cache.clone(),
             looked: false,
             connected: false,
+            verifying: false,
             connection_fault: None,
             git_sha: None,
             manifest: None,
             trouble: None,
+            trial: None,
         }
     }
 
@@ -158,8 +179,8 @@ impl AgentView {
         match self.trouble.as_ref().map(|trouble| trouble.cause) {
             Some(Cause::Failed(FailureKind::Verification)) => return BundleState::VerificationFailed,
             Some(Cause::Failed(FailureKind::Download)) => return BundleState::DownloadError,
-            Some(Cause::Withdrawn) if self.report.active.is_some() => return BundleState::UsingFallback,
-            Some(Cause::Withdrawn) | None => {}
+            Some(Cause::Withdrawn | Cause::Rejected) if self.uses_fallback() => return BundleState::UsingFallback,
+            Some(Cause::Withdrawn | Cause::Rejected) | None => {}
         }
         match &self.report.active {
             None if self.unreachable().is_some() => BundleState::DownloadError,
@@ -176,7 +197,15 @@ impl AgentView {
 
     /// Whether another release than the desired one serves.
     pub(crate) fn uses_fallback(&self) -> bool {
-        !self.disabled && self.trouble.is_some() && self.report.active.is_some()
+        let Some(active) = &self.report.active else { return false };
+        let is_other = |trouble: &Trouble| trouble.cause != Cause::Rejected || trouble.tag != active.tag;
+        !self.disabled && self.trouble.as_ref().is_some_and(is_other)
+    }
+
+    /// Whether the running release failed its health check, and there is no other.
+    pub(crate) fn runs_rejected(&self) -> bool {
+        let rejected = self.trouble.as_ref().filter(|trouble| trouble.cause == Cause::Rejected);
+        rejected.zip(self.report.active.as_ref()).is_some_and(|(rejected, active)| rejected.tag == active.tag)
     }
 
     /// Age of the running release, by its manifest. A time that lies ahead counts as no age.
@@ -232,10 +261,12 @@ pub(crate) mod tests {
             cache: PathBuf::from(".demon/contracts"),
             looked: true,
             connected: true,
+            verifying: false,
             connection_fault: None,
             git_sha: None,
             manifest: Some(ManifestFacts { timestamp: at(0, 0), git: ManifestGit { sha: "0".repeat(40) } }),
             trouble: None,
+            trial: None,
             changed_at: at(1, 0),
         }
     }

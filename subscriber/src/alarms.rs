@@ -23,6 +23,8 @@ pub(crate) enum Subject {
     Rival,
     /// Events do not get through.
     Outbox,
+    /// The application could not be told of a switch.
+    SwitchHook,
 }
 
 /// The alarms that are on.

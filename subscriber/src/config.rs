@@ -4,10 +4,12 @@
 //! its own: its options as they come, and its settings once they are checked. They count for every bundle; what may
 //! differ between bundles stands in [`BundleConfig`].
 
+mod after_switch;
 mod bundles;
 mod emergency;
 mod faults;
 mod http;
+mod strict;
 mod timing;
 mod values;
 
@@ -18,11 +20,13 @@ use shared::identifiers::NodeName;
 use streams::connection_arguments::ConnectionArguments;
 use streams::connection_settings::ConnectionSettings;
 
+pub use self::after_switch::{AfterSwitchArguments, AfterSwitchConfig};
 pub(crate) use self::bundles::overlap;
 pub use self::bundles::{BundleArguments, BundleConfig, BundlesConfig, Follow};
 pub use self::emergency::{EmergencyArguments, EmergencyConfig};
 pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
+pub use self::strict::{Requirement, StrictArguments};
 pub use self::timing::{TimingArguments, TimingConfig};
 use self::values::parsed;
 
@@ -57,6 +61,10 @@ pub struct AgentArguments {
     /// Switches for emergencies.
     #[command(flatten)]
     pub emergency: EmergencyArguments,
+
+    /// What follows a switch.
+    #[command(flatten)]
+    pub after_switch: AfterSwitchArguments,
 
     /// The HTTP interface.
     #[command(flatten)]
@@ -103,6 +111,8 @@ pub struct AgentConfig {
     /// Switches for emergencies.
     #[serde(flatten)]
     pub emergency: EmergencyConfig,
+    /// What follows a switch.
+    pub after_switch: AfterSwitchConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// What is odd about the options without being a fault.
@@ -130,6 +140,7 @@ impl AgentArguments {
         let node = self.checked_node(host, faults);
         let bundles = self.bundles.check(faults);
         let timing = self.timing.check(faults);
+        let after_switch = self.after_switch.check(faults);
         let http = self.http.check(faults);
         let keep_releases = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", faults);
         let name = node.as_ref().map_or("", NodeName::as_str);
@@ -143,6 +154,7 @@ impl AgentArguments {
             keep_releases: keep_releases?,
             log_format: self.log_format.into(),
             emergency,
+            after_switch: after_switch?,
             http: http?,
             warnings: odd.into_iter().chain(self.http.warning()).collect(),
             connection: connection?,

@@ -9,6 +9,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use bytes::Bytes;
+use shared::daemon::crash_point::CrashPoint;
 use shared::event::{ObjectReference, Published};
 use shared::limits::ReleaseLimits;
 use shared::release::Release;
@@ -150,7 +151,9 @@ async fn download(
         let mut file = staging.create_archive()?;
         while let Some(chunk) = queue.blocking_recv() {
             file.write_all(&chunk).map_err(StageFailure::Archive)?;
+            CrashPoint::ArchiveChunkWritten.reach();
         }
+        CrashPoint::ArchiveWritten.reach();
         file.seek(SeekFrom::Start(0)).map_err(StageFailure::Archive)?;
         Ok::<_, StageFailure>((staging, file))
     });

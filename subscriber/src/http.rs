@@ -36,6 +36,7 @@ pub(crate) async fn run(
     let shown = Shown {
         views,
         stale_after: TimeDelta::hours(i64::from(config.stale_threshold_hours)),
+        requires: config.strict_requires.clone(),
         metrics,
         keys: config.api_keys.clone(),
     };

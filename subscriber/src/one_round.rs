@@ -97,9 +97,10 @@ async fn settled(mut view: watch::Receiver<AgentView>) -> RoundOutcome {
     }
 }
 
-/// How it ended, as soon as that can be said. What is shown before the log has answered is memory.
+/// How it ended, as soon as that can be said. What is shown before the log has answered is memory; a release that is being
+/// compared or is on trial may yet be left.
 fn judge(view: &AgentView) -> Option<RoundOutcome> {
-    if !view.looked {
+    if !view.looked || view.verifying || view.trial.is_some() {
         return None;
     }
     let (active, desired) = (view.report.active.as_ref().map(|active| &active.tag), view.report.desired.as_ref());

@@ -6,6 +6,7 @@
 //! Wake-ups (a live message, the timer, a new connection, SIGHUP) change when a round runs, never what it does. A round
 //! can be dropped at any await; what it leaves on disk is what a crash would leave, and the next start deals with it.
 
+mod after_switch;
 mod agent;
 mod cache_watch;
 mod disabled;
@@ -16,6 +17,7 @@ mod node_alarms;
 mod pinning;
 mod resume;
 mod show;
+mod trial;
 mod view;
 mod wake_ups;
 

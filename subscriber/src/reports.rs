@@ -7,7 +7,7 @@
 use chrono::{DateTime, Utc};
 use shared::daemon::{AUDIT_TARGET, ErrorChain};
 use shared::event::{
-    BundleEvent, DownloadFailed, FailedCheck, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Staged,
+    BundleEvent, DownloadFailed, FailedCheck, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Reverted, Staged,
     VerificationFailed,
 };
 use shared::event_chain::EventDraft;
@@ -118,9 +118,9 @@ impl Reporter {
 
     /// A switch, with the id of its event and the time at which it happened. Says whether the event is durable: the caller
     /// keeps it otherwise, and says it again under the same id, which counts once.
-    pub(crate) async fn loaded(&self, id: EventId, at: DateTime<Utc>, loaded: Loaded) -> bool {
+    pub(crate) async fn switched(&self, id: EventId, at: DateTime<Utc>, event: impl Into<BundleEvent>) -> bool {
         let (sender, durable) = oneshot::channel();
-        self.send(EventDraft { id, time: at, event: loaded.into() }, Some(sender)).await;
+        self.send(EventDraft { id, time: at, event: event.into() }, Some(sender)).await;
         durable.await.is_ok()
     }
 
@@ -219,12 +219,23 @@ impl Reporter {
     }
 }
 
+/// The log line of a release that failed its health check.
+pub(crate) fn log_reverted(reverted: &Reverted) {
+    tracing::error!(
+        target: AUDIT_TARGET, event = "bundle.reverted", bundle = %reverted.bundle, tag = %reverted.tag,
+        tree_digest = %reverted.tree_digest, restored = reverted.restored.as_ref().map(|restored| restored.tag.as_str()),
+        failed_epoch = reverted.failed_epoch, activation_epoch = reverted.activation_epoch, check = reverted.check,
+        remediation = reverted.remediation, duration_ms = reverted.duration_ms, "health check failed after the switch"
+    );
+}
+
 /// The log line of a release that runs now: after a switch, and at the start of an agent that finds it in place.
 pub(crate) fn log_loaded(loaded: &Loaded, git_sha: Option<&str>) {
     let source = match loaded.source {
         LoadSource::Cache => "Cache",
         LoadSource::Download => "Download",
         LoadSource::Delta => "Delta",
+        LoadSource::Embedded => "EmbeddedSchemas",
     };
     tracing::info!(
         target: AUDIT_TARGET, event = "bundle.loaded", bundle = %loaded.bundle, tag = %loaded.tag, source,
@@ -307,12 +318,13 @@ mod tests {
             previous_tag: None,
             duration_ms: 1,
             activation_epoch: 1,
+            unrecorded_switches: 0,
             verified: true,
         };
-        assert!(reporter.loaded(new_event_id(), Utc::now(), loaded.clone()).await);
+        assert!(reporter.switched(new_event_id(), Utc::now(), loaded.clone()).await);
         assert_eq!(outbox.status().borrow().waiting, 1);
         recording.abort();
         recording.await.unwrap_err();
-        assert!(!reporter.loaded(new_event_id(), Utc::now(), loaded).await, "nobody makes it durable any more");
+        assert!(!reporter.switched(new_event_id(), Utc::now(), loaded).await, "nobody makes it durable any more");
     }
 }

@@ -7,7 +7,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use shared::daemon::crash_point::CrashPoint;
 use shared::identifiers::BundleName;
+use streams::event_writer::new_event_id;
 use thiserror::Error;
 
 use crate::agent_presence::AgentFacts;
@@ -75,7 +77,10 @@ impl StateDirectory {
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock);
         let file = file.map_err(io_error(&lock))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), lock: file }),
+            Ok(()) => {
+                CrashPoint::StateTakenOver.reach();
+                Ok(Self { path: path.to_owned(), lock: file })
+            }
             Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(StateError::Io { path: lock, source }),
         }
@@ -97,7 +102,7 @@ impl StateDirectory {
         let path = self.state_file(bundle);
         if let Some(state) = read(&path)? {
             if &state.bundle == bundle {
-                return Ok(state);
+                return Ok(state.upgraded(new_event_id));
             }
             let (expected, actual) = (bundle.clone(), state.bundle);
             return Err(StateError::OtherBundle { path, expected, actual });
@@ -106,6 +111,7 @@ impl StateDirectory {
         match read(&only)? {
             Some(state) if &state.bundle == bundle => {
                 // Durable before the old file goes: a crash in between costs nothing.
+                let state = state.upgraded(new_event_id);
                 self.save(&state)?;
                 fs::remove_file(&only).map_err(io_error(&only))?;
                 Ok(state)
@@ -119,7 +125,10 @@ impl StateDirectory {
         let path = self.state_file(&state.bundle);
         let bytes = serde_json::to_vec_pretty(state).map_err(StateError::Encode)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(io_error(&self.path))?;
-        write_atomically(&path, &bytes, 0o600).map_err(io_error(&path))
+        CrashPoint::StateSaving.reach();
+        write_atomically(&path, &bytes, 0o600).map_err(io_error(&path))?;
+        CrashPoint::StateSaved.reach();
+        Ok(())
     }
 
     fn state_file(&self, bundle: &BundleName) -> PathBuf {
@@ -152,6 +161,7 @@ fn read(path: &Path) -> Result<Option<NodeState>, StateError> {
                 "the node's state cannot be read; it is kept aside and the node starts without memory"
             );
             fs::rename(&path, &aside).map_err(io_error(&path))?;
+            CrashPoint::StateMovedAside.reach();
             Ok(None)
         }
     }

@@ -17,6 +17,8 @@ mod containers;
 #[cfg(test)]
 mod contracts_validate;
 #[cfg(test)]
+mod crash_safety;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod deployment;
@@ -36,6 +38,8 @@ mod fleet_commands;
 mod github_publisher;
 #[cfg(test)]
 mod github_source;
+#[cfg(test)]
+mod health_check;
 #[cfg(test)]
 mod hostile_releases;
 #[cfg(test)]

@@ -126,6 +126,7 @@ fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<A
                 (Severity::Error, format!("Failed to download bundle: {}", trouble.text))
             }
             Cause::Withdrawn => (Severity::Warning, format!("Using fallback: {}", trouble.text)),
+            Cause::Rejected => (Severity::Error, format!("Health check failed: {}", trouble.text)),
         };
         let remediation = trouble.remediation.clone();
         alerts.push(Alert { severity, message, remediation, timestamp: text(trouble.since) });

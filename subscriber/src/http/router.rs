@@ -1,5 +1,7 @@
 //! Which path shows what.
 
+use std::collections::BTreeSet;
+
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -13,10 +15,11 @@ use tokio::sync::watch;
 
 use super::authentication::{Guard, require_key};
 use super::contract_status::{ContractBundle, StatusDocument};
-use super::health::{StrictHealth, is_ready};
+use super::health::{StrictHealth, StrictRules, is_ready};
 use super::metrics_page::metrics;
 use super::openapi::openapi;
 use crate::agent_view::AgentView;
+use crate::config::Requirement;
 use crate::metrics::MetricsPage;
 
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-demon-api-version");
@@ -30,6 +33,7 @@ pub(super) struct Shown {
     /// One for each bundle, in the order of the settings.
     pub(super) views: Vec<watch::Receiver<AgentView>>,
     pub(super) stale_after: TimeDelta,
+    pub(super) requires: BTreeSet<Requirement>,
     pub(super) metrics: Option<MetricsPage>,
     pub(super) keys: Option<ApiKeys>,
 }
@@ -123,7 +127,8 @@ async fn ready(State(shown): State<Shown>) -> Response {
 }
 
 async fn strict(State(shown): State<Shown>) -> Response {
-    let health = StrictHealth::of_all(&shown.views(), shown.stale_after, Utc::now());
+    let rules = StrictRules { stale_after: shown.stale_after, requires: shown.requires.clone() };
+    let health = StrictHealth::of_all(&shown.views(), &rules, Utc::now());
     let code = if health.passed() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(health)).into_response()
 }
@@ -163,7 +168,7 @@ mod tests {
         }
         let views = vec![watch::channel(shown).1];
         let keys = keys.and_then(|keys| ApiKeys::parse(keys).unwrap());
-        router(Shown { views, stale_after: TimeDelta::hours(24), metrics: None, keys })
+        router(Shown { views, stale_after: TimeDelta::hours(24), requires: BTreeSet::new(), metrics: None, keys })
     }
 
     async fn ask(router: Router, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Option<String>, String) {

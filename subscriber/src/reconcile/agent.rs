@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use shared::daemon::ErrorChain;
-use shared::event::Published;
+use shared::daemon::crash_point::CrashPoint;
+use shared::event::{BundleEvent, Published};
 use shared::limits::ReleaseLimits;
 use shared::verification::VerifiedRelease;
 use streams::connection::{Connection, ConnectionState};
 use streams::event_log::EventLog;
-use streams::event_writer::new_event_id;
 use streams::outbox::Outbox;
 use streams::release_store::ReleaseStore;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::after_switch::AfterSwitch;
 use super::heartbeat::jittered;
 use super::look::catch_up_pause;
 use super::node_alarms::NodeAlarms;
@@ -34,10 +35,13 @@ use crate::desired::Question;
 use crate::failures::FailureKind;
 use crate::metrics::BundleMetrics;
 use crate::node_report::NodeReport;
-use crate::node_state::{LoadedRelease, NodeState, ReleaseId};
+use crate::node_state::{LoadedRelease, NodeState, ReleaseId, UnreportedSwitch};
 use crate::plan::{Announcement, Withdrawn};
 use crate::reports::Reporter;
 use crate::state_directory::StateDirectory;
+
+/// Going back takes two steps, and each may be followed by a wish to look at the log first.
+const MOST_STEPS_BACK: u32 = 6;
 
 /// What a node knows and holds of one bundle.
 pub(super) struct Agent {
@@ -62,6 +66,10 @@ pub(super) struct Agent {
     pub(super) known_pin: KnownPin,
     /// Whether `current` is the remembered release and not known to be damaged.
     pub(super) intact: bool,
+    /// What the last switch began: telling the application, and its release's trial.
+    pub(super) after_switch: Option<AfterSwitch>,
+    /// The current release was found in place at the start, and its files are not compared yet.
+    pub(super) verifying: bool,
     /// Releases in the cache that are not what they should be.
     pub(super) damaged: BTreeSet<ReleaseId>,
     pub(super) staged: Option<Staged>,
@@ -164,6 +172,8 @@ impl Agent {
             withdrawn: Withdrawn::default(),
             known_pin: KnownPin::default(),
             intact: false,
+            after_switch: None,
+            verifying: false,
             damaged: BTreeSet::new(),
             staged: None,
             collect_at: None,
@@ -186,6 +196,10 @@ impl Agent {
     /// Lives for ever; ends by being dropped.
     pub(super) async fn live(&mut self, wake_ups: &mut WakeUps) {
         self.refresh_pin().await;
+        // What ran before serves on while its files are compared.
+        self.recognise().await;
+        self.read_manifest().await;
+        self.show();
         self.resume().await;
         self.read_manifest().await;
         self.show();
@@ -199,8 +213,15 @@ impl Agent {
             wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
             let timer = Instant::now() + rest;
             loop {
-                match wake_ups.next(timer).await {
+                let wake = tokio::select! {
+                    biased;
+                    () = self.after_switch_changed() => Wake::AfterSwitch,
+                    wake = wake_ups.next(timer) => wake,
+                };
+                match wake {
                     Wake::Outbox => self.show(),
+                    // A release that failed is exchanged at once, whatever the network does.
+                    Wake::AfterSwitch => self.settle_after_switch(wake_ups).await,
                     Wake::Live | Wake::Cache | Wake::Timer => break,
                     Wake::Connected => {
                         self.fruitless = 0;
@@ -211,6 +232,7 @@ impl Agent {
                         tracing::info!(bundle = %self.target.bundle, "SIGHUP: looking now");
                         let all = [FailureKind::Download, FailureKind::Verification];
                         self.state.failures.retry_now(Utc::now(), &all);
+                        self.unsaved |= self.state.trials.forgive_all();
                         break;
                     }
                 }
@@ -218,11 +240,25 @@ impl Agent {
         }
     }
 
+    /// Takes over what the last switch has come to, and brings back what ran before where its release failed.
+    async fn settle_after_switch(&mut self, wake_ups: &mut WakeUps) {
+        self.settle_trial().await;
+        for _ in 0..MOST_STEPS_BACK {
+            let failed =
+                self.active().is_some_and(|active| self.state.trials.rejection(active.id.tree_digest).is_some());
+            if !failed || self.converge(wake_ups).await != Next::Look {
+                break;
+            }
+        }
+        if self.unsaved {
+            self.save().await;
+        }
+        self.show();
+    }
+
     /// Looks at the log and does what follows from it. Returns how long to rest at most.
     async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
-        if self.state.unreported.is_some() {
-            self.report_switch().await;
-        }
+        self.report_switches().await;
         self.refresh_pin().await;
         self.check_current().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
@@ -310,13 +346,20 @@ impl Agent {
         self.alarms.set(Subject::Disk, failed);
     }
 
-    /// Puts the last switch into the outbox and forgets it here once it is durable there.
-    pub(super) async fn report_switch(&mut self) {
-        let Some((at, loaded)) = self.state.unreported.clone() else { return };
-        let id = *self.state.unreported_id.get_or_insert_with(new_event_id);
-        if self.reporter.loaded(id, at, loaded).await {
-            self.state.unreported = None;
-            self.state.unreported_id = None;
+    /// Puts the switches that wait for it into the outbox, and forgets each here once it is durable there. None is
+    /// recorded whose number a crash could give away again.
+    pub(super) async fn report_switches(&mut self) {
+        while let Some(waiting) = self.state.unreported_switches.front().cloned() {
+            let UnreportedSwitch { id, at, loaded, reverted } = waiting;
+            if self.unsaved {
+                self.save().await;
+            }
+            let event = reverted.map_or_else(|| BundleEvent::from(loaded), BundleEvent::from);
+            if self.unsaved || !self.reporter.switched(id, at, event).await {
+                return;
+            }
+            CrashPoint::SwitchReported.reach();
+            self.state.unreported_switches.pop_front();
             self.save().await;
         }
     }
@@ -329,9 +372,14 @@ impl Agent {
 
     /// The releases whose presence in the cache matters for a decision.
     pub(super) fn of_interest(&self) -> BTreeSet<ReleaseId> {
-        let runs_well = self.active().is_some_and(|active| !self.is_withdrawn(active));
+        let runs_well = self.active().is_some_and(|active| !self.must_not_run(active));
         let history = if runs_well { Vec::new() } else { self.history() };
         history.into_iter().map(|release| release.id).chain(self.desired.clone()).collect()
+    }
+
+    /// Whether a release is not to run where there is another: it is withdrawn, or failed its health check.
+    pub(super) fn must_not_run(&self, release: &LoadedRelease) -> bool {
+        self.is_withdrawn(release) || self.state.trials.rejection(release.id.tree_digest).is_some()
     }
 
     /// Whether a release must never run.

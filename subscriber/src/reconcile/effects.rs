@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rand::RngExt as _;
+use shared::daemon::crash_point::CrashPoint;
 use shared::digest::Sha256Digest;
 use shared::event::{FailedCheck, LoadSource, Loaded};
 use shared::identifiers::Tag;
@@ -39,6 +40,7 @@ impl Agent {
     pub(super) async fn converge(&mut self, wake_ups: &mut WakeUps) -> Next {
         let begun = Instant::now();
         loop {
+            self.settle_trial().await;
             let on_disk = self.on_disk().await;
             let now = Utc::now();
             let desired = self.desired.clone().map(|release| {
@@ -53,10 +55,12 @@ impl Agent {
                 on_disk: &on_disk,
                 staged: self.staged.as_ref().map(|staged| &staged.id),
                 failures: &self.state.failures,
+                trials: &self.state.trials,
                 retry: &self.config.timing.retry(),
                 now,
             });
             if let Some(rest) = self.resting(&step, now) {
+                self.report_rejection().await;
                 // Not while something is tried: the alarm would end and begin again with each attempt.
                 self.alarms.set(Subject::Desired, self.complaint(&step, desired.as_ref()));
                 return Next::Rest(rest);
@@ -127,7 +131,8 @@ impl Agent {
             Step::Refuse(Refusal::NothingLeft) => {
                 Some(format!("release `{tag}` is withdrawn, and the node has none that is not: it keeps what it has"))
             }
-            Step::Idle(Idle::Converged | Idle::NothingDesired)
+            // Shown as trouble, with what can be done about it.
+            Step::Idle(Idle::Converged | Idle::NothingDesired | Idle::Rejected)
             | Step::Reuse(_)
             | Step::Fetch(_)
             | Step::Switch(_)
@@ -139,7 +144,7 @@ impl Agent {
     /// is to be done.
     async fn on_disk(&self) -> BTreeSet<ReleaseId> {
         let settled = self.active().is_some_and(|active| {
-            !self.is_withdrawn(active) && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
+            !self.must_not_run(active) && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
         });
         if settled {
             return BTreeSet::new();
@@ -173,11 +178,16 @@ impl Agent {
         let decided = Instant::now();
         let news = self.state.failures.attempt_is_news(&key, Utc::now());
         self.reporter.refresh_attempt(id, self.running(), news).await;
+        let failed = self.trial_failed();
         let fetched = tokio::select! {
             fetched = fetch(&self.store, &self.cache, &announced, self.limits, &()) => fetched,
             // Leaves nothing behind: a large release does not hold up the one that is wanted instead.
             () = self.superseded(id, wake_ups) => {
                 tracing::info!(tag = %id.tag, "fetching is given up: another release is desired now");
+                return Next::Look;
+            }
+            () = failed => {
+                tracing::info!(tag = %id.tag, "fetching is put off: the running release failed its health check");
                 return Next::Look;
             }
         };
@@ -254,6 +264,7 @@ impl Agent {
                 return Next::Rest(Duration::ZERO);
             }
         }
+        CrashPoint::SwitchUnremembered.reach();
         self.intact = true;
         self.damaged.remove(id);
         self.collect_at = Some(Instant::now() + QUIET_TIME + Duration::from_secs(1));
@@ -279,6 +290,7 @@ impl Agent {
             previous_tag: previous.filter(|previous| previous != release.tag()),
             duration_ms,
             activation_epoch: self.state.activation_epoch + 1,
+            unrecorded_switches: 0,
             verified: true,
         }
     }

@@ -22,7 +22,11 @@ const LONGEST_CATCH_UP: Duration = Duration::from_secs(1);
 impl Agent {
     /// Reads the desired state. The error is the time after which to try again; what was known stays.
     pub(super) async fn look(&mut self, wake_ups: &mut WakeUps) -> Result<(), Duration> {
-        let answer = self.question.ask(&self.log, &self.state.position).await;
+        let answer = tokio::select! {
+            answer = self.question.ask(&self.log, &self.state.position) => answer,
+            // What is to be done about that needs no answer.
+            () = self.trial_failed() => return Err(Duration::ZERO),
+        };
         self.first_look.cancel();
         match answer {
             Ok(Answer::Current(reading)) => {
@@ -85,6 +89,11 @@ impl Agent {
                 tracing::warn!(old = %old, new = %reading.epoch, "the log was restored: it is read anew");
             }
             position.enter_epoch(reading.epoch);
+            let head = match &reading.head {
+                Head::Channel(sequence, _) => *sequence,
+                Head::Pinned(..) | Head::Missing | Head::Unchanged => 0,
+            };
+            self.state.trials.enter_epoch(head);
             self.unsaved = true;
         }
         position.read_up_to = position.read_up_to.max(reading.up_to_sequence);
@@ -105,6 +114,10 @@ impl Agent {
                     self.unsaved = true;
                 }
                 let head = ReleaseId { tag: promoted.tag, tree_digest: promoted.tree_digest };
+                if self.state.trials.heed_head(&head, sequence, promoted.cause) {
+                    tracing::info!(tag = %head.tag, "the channel was moved to it anew: the release is tried again");
+                    self.unsaved = true;
+                }
                 self.desire(pinned.unwrap_or(head));
             }
             Head::Pinned(sequence, published) => {

@@ -50,6 +50,7 @@ impl Agent {
                 tag = %pin.tag, actor = pin.actor.as_ref().map(ToString::to_string),
                 "a release was put into the cache by hand: it stays until the channel moves"
             );
+            self.unsaved |= self.state.trials.heed_hand(&pin.release(), pin.time);
             self.desire(pin.release());
         }
         self.known_pin.pin = Some(pin);

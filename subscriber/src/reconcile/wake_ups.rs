@@ -44,6 +44,8 @@ pub(super) enum Wake {
     Timer,
     /// The outbox has something to show; the log need not be read for that.
     Outbox,
+    /// What the last switch began has come further.
+    AfterSwitch,
 }
 
 /// Everything that wakes the agent.
@@ -203,6 +205,11 @@ impl Relevance {
                 | EventType::Loaded
                 | EventType::VerificationFailed
                 | EventType::DownloadFailed
+                | EventType::FallbackActivated
+                | EventType::StaleDetected
+                | EventType::UpdateDetected
+                | EventType::TamperDetected
+                | EventType::Reverted
                 | EventType::EpochStarted
                 | EventType::Other(_),
                 _,

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use shared::daemon::crash_point::CrashPoint;
+
 use crate::release_directory::FILES;
 
 /// Syncs that run side by side. They wait for the disk, not for a processor.
@@ -31,6 +33,7 @@ impl TreeWriter {
     fn create_directory(&mut self, path: PathBuf) -> io::Result<()> {
         if !self.directories.contains(&path) {
             DirBuilder::new().mode(0o755).create(&path)?;
+            CrashPoint::TreeDirectoryMade.reach();
             // The process's umask may have taken bits away.
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
             self.directories.insert(path);
@@ -58,6 +61,7 @@ impl TreeWriter {
 
     fn open_new(&mut self, path: PathBuf, mode: u32) -> io::Result<File> {
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+        CrashPoint::TreeFileMade.reach();
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         self.files.push(path);
         Ok(file)
@@ -71,6 +75,7 @@ impl TreeWriter {
         let work = || -> io::Result<()> {
             while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
                 File::open(path)?.sync_all()?;
+                CrashPoint::TreeEntrySynced.reach();
             }
             Ok(())
         };
