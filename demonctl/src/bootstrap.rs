@@ -1,4 +1,4 @@
-//! `demonctl bootstrap`: load this node's bundle once, as its agent would, or let the agent say that it did.
+//! `demonctl bootstrap`: load this node's bundles once, as its agent would, or let the agent say that it did.
 //!
 //! Standard output is JSON Lines, each with a string `event`: `bootstrap.…` for what this command does, `bundle.…` for
 //! what happened to the bundle, word for word as the agent logs it. So `jq 'select(.event | startswith("bundle."))'` works.
@@ -11,11 +11,11 @@ mod verify;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use chrono::Utc;
 use serde_json::json;
 use shared::daemon::{ErrorChain, stop_signal};
+use shared::identifiers::BundleName;
 use subscriber::one_round::{RoundOutcome, run_once};
-use subscriber::{AgentConfig, AgentError, StateError};
+use subscriber::{AgentError, StateError};
 
 pub(crate) use self::arguments::BootstrapArguments;
 use self::lines::{DoneBy, print_event};
@@ -23,6 +23,8 @@ use crate::output::note;
 
 /// Exit code of options that cannot be used.
 const USAGE: u8 = 2;
+/// Exit code of a command that a signal stopped.
+const STOPPED: u8 = 130;
 
 /// Loads or verifies. Exit code 0 where the node runs what it should or nothing is published yet, 1 otherwise.
 pub(crate) async fn run(arguments: BootstrapArguments) -> anyhow::Result<ExitCode> {
@@ -42,31 +44,29 @@ pub(crate) async fn run(arguments: BootstrapArguments) -> anyhow::Result<ExitCod
         return verify::run(&config, &api).await;
     }
     let stop = stop_signal().context("cannot listen for signals")?;
-    let (by, outcome) = match run_once(config.clone(), arguments.timeout, stop.clone()).await {
-        Ok(outcome) => (DoneBy::Bootstrap, outcome),
+    let (by, outcomes) = match run_once(config.clone(), arguments.timeout, stop.clone()).await {
+        Ok(outcomes) => (DoneBy::Bootstrap, outcomes),
         Err(AgentError::State(StateError::InUse { path })) => {
             note(&format!("an agent runs with state directory `{}`: asking it at `{}`", path.display(), api.url));
-            let asked = running_agent::ask(&config, &api, arguments.timeout, &stop).await;
-            (DoneBy::Agent, asked)
+            (DoneBy::Agent, running_agent::ask(&config, &api, arguments.timeout, &stop).await)
         }
-        Err(error) => {
-            let reason = ErrorChain(&error).to_string();
-            let remediation = "see that the cache and the state directory belong to you".to_owned();
-            (DoneBy::Bootstrap, RoundOutcome::Failed { reason, remediation })
-        }
+        Err(error) => anyhow::bail!("{}; see that cache and state directory belong to you", ErrorChain(&error)),
     };
     if stop.is_cancelled() {
         note("demonctl: stopped before the bundle was loaded; what was begun is finished by the next start");
-        return Ok(ExitCode::from(130));
+        return Ok(ExitCode::from(STOPPED));
     }
-    finish(&config, by, &outcome)
+    finish(by, &outcomes)
 }
 
-/// Says how it ended, to programs and to people.
-fn finish(config: &AgentConfig, by: DoneBy, outcome: &RoundOutcome) -> anyhow::Result<ExitCode> {
-    let done = lines::done(by, outcome);
-    print_event("bootstrap.done", &done.fields)?;
-    let bundles: Vec<&str> = config.bundles.bundles.iter().map(|target| target.bundle.as_str()).collect();
-    note(&format!("{}: {}", Utc::now().format("%H:%M:%S"), done.text.replace("{bundle}", &bundles.join(", "))));
-    Ok(if done.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+/// Says how each bundle ended, to programs and to people.
+fn finish(by: DoneBy, outcomes: &[(BundleName, RoundOutcome)]) -> anyhow::Result<ExitCode> {
+    let mut ok = true;
+    for (bundle, outcome) in outcomes {
+        let done = lines::done(bundle, by, outcome);
+        print_event("bootstrap.done", &done.fields)?;
+        note(&done.text);
+        ok &= done.ok;
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -45,6 +45,8 @@ pub(crate) struct LocalStack {
     operator: Connection,
     nodes: Vec<NodeName>,
     agents: Vec<AgentProcess>,
+    /// Where the first agent answers over HTTP; 0 where only its log says.
+    http_port: u16,
 }
 
 /// `edge-1`, `edge-2`, …
@@ -61,6 +63,12 @@ pub(crate) fn find_contracts() -> anyhow::Result<PathBuf> {
         .ok_or_else(|| {
             anyhow!("no directory `contracts` with `schemas` in it here or above: name one with --contracts")
         })
+}
+
+/// The port, where nobody listens on it yet; else 0.
+fn free(port: u16) -> u16 {
+    let taken = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).is_err();
+    if taken { 0 } else { port }
 }
 
 impl LocalStack {
@@ -94,7 +102,8 @@ impl LocalStack {
         directory.record(&RunRecord { port: server.port(), processes: server_processes(&server) })?;
         let operator = connect(&server, OPERATOR, accounts.operator(), "demonctl").await?;
         let nodes = options.nodes.clone();
-        Ok(Self { directory, server, server_version: binary.version, accounts, operator, nodes, agents: Vec::new() })
+        let (server_version, agents) = (binary.version, Vec::new());
+        Ok(Self { directory, server, server_version, accounts, operator, nodes, agents, http_port: 0 })
     }
 
     /// Creates what is missing on the server; refuses what differs from the declaration.
@@ -105,13 +114,16 @@ impl LocalStack {
     }
 
     /// Starts an agent for every node.
-    pub(crate) fn start_agents(&mut self) -> anyhow::Result<()> {
-        for node in &self.nodes {
+    /// The first one's HTTP interface gets the port, if it is free; every other one takes a free port.
+    pub(crate) fn start_agents(&mut self, http_port: u16) -> anyhow::Result<()> {
+        self.http_port = free(http_port);
+        for (number, node) in self.nodes.iter().enumerate() {
             let password = self.accounts.node(node).context("a node of this stack has no login")?.clone();
             self.agents.push(AgentProcess::start(&AgentOptions {
                 node: node.clone(),
                 password,
                 nats_url: self.server.url(),
+                http_port: if number == 0 { self.http_port } else { 0 },
                 directory: self.directory.node(node),
             })?);
         }
@@ -189,6 +201,9 @@ impl LocalStack {
         ];
         if let Some(node) = self.nodes.first() {
             let directory = self.directory.node(node);
+            if self.http_port != 0 {
+                lines.push(format!("  curl localhost:{}/api/contracts/status | jq .", self.http_port));
+            }
             lines.push(format!("  tail -f {}", as_typed(&directory.join("agent.log"))));
             lines.push(format!("  ls -l {}", as_typed(&directory.join("contracts"))));
         }

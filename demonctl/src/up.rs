@@ -30,6 +30,9 @@ pub(crate) struct UpArguments {
     /// if there is one.
     #[arg(long, env = "DEMON_UP_CONTRACTS", value_name = "DIR")]
     contracts: Option<PathBuf>,
+    /// Where the first agent answers over HTTP, if that port is free; 0 takes any free one, which its log names.
+    #[arg(long, env = "DEMON_UP_PORT", default_value_t = 3000, value_name = "PORT")]
+    port: u16,
     #[command(flatten)]
     actor: ActorArguments,
 }
@@ -38,7 +41,7 @@ impl UpArguments {
     /// The effective settings.
     pub(crate) fn settings(&self) -> anyhow::Result<Value> {
         let actor = self.actor.name()?;
-        Ok(json!({ "agents": self.agents, "data": self.data, "contracts": self.contracts, "actor": actor }))
+        Ok(json!({ "agents": self.agents, "data": self.data, "contracts": self.contracts, "port": self.port, "actor": actor }))
     }
 }
 
@@ -65,7 +68,7 @@ async fn serve(stack: &mut LocalStack, arguments: &UpArguments) -> anyhow::Resul
     if let Some(contracts) = arguments.contracts.clone().or_else(|| stack::find_contracts().ok()) {
         print_line(&publish(stack, contracts).await?)?;
     }
-    stack.start_agents()?;
+    stack.start_agents(arguments.port)?;
     for agent in stack.agents() {
         print_line(&format!("agent {} runs as process {}", agent.node(), agent.process_id().unwrap_or_default()))?;
     }

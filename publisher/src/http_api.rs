@@ -29,6 +29,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use shared::daemon::api_keys::ApiKeys;
+use shared::daemon::refused_keys::RefusedKeys;
 use streams::connection::{Connection, ConnectionState};
 use tower_http::timeout::TimeoutLayer;
 
@@ -67,10 +68,12 @@ impl HttpApi {
 struct ApiState {
     api: HttpApi,
     wrong_attempts: WrongAttempts,
+    refused_keys: RefusedKeys,
 }
 
 fn router(api: HttpApi) -> Router {
-    let state = Arc::new(ApiState { api, wrong_attempts: WrongAttempts::default() });
+    let state =
+        Arc::new(ApiState { api, wrong_attempts: WrongAttempts::default(), refused_keys: RefusedKeys::default() });
     let quick = Router::new()
         .route("/healthz", get(health::alive))
         .route("/health", get(health::alive))

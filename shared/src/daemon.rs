@@ -5,6 +5,8 @@ pub mod api_keys;
 pub mod crash_point;
 #[cfg(feature = "http")]
 pub mod http_server;
+#[cfg(feature = "http")]
+pub mod refused_keys;
 
 use std::error::Error;
 use std::fmt;

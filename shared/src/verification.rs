@@ -27,7 +27,7 @@ impl VerifiedRelease {
 
 /// What differed first. Both sides are kept as text: digests, sizes, or the words of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{item}` does not match: expected {expected}, actual {actual}")]
+#[error("{}", in_words(.item, .expected, .actual))]
 pub struct VerificationFailure {
     /// What was compared.
     pub check: FailedCheck,
@@ -37,6 +37,16 @@ pub struct VerificationFailure {
     pub expected: String,
     /// What was found.
     pub actual: String,
+}
+
+/// One wording in every log, event, alert and command: operators search for it.
+fn in_words(item: &str, expected: &str, actual: &str) -> String {
+    let is_digest = |text: &str| text.parse::<Sha256Digest>().is_ok();
+    if is_digest(expected) && is_digest(actual) {
+        format!("SHA-256 mismatch: expected {expected}, got {actual} in `{item}`")
+    } else {
+        format!("`{item}` does not match: expected {expected}, actual {actual}")
+    }
 }
 
 impl VerificationFailure {

@@ -43,7 +43,7 @@ const KEPT_RELEASES: usize = 3;
 #[derive(Debug, Error)]
 pub enum CheckoutError {
     /// The bytes are not what was announced.
-    #[error("release `{tag}` is refused: {}; `{}` is left as it was", refusal(.failure), destination.display())]
+    #[error("release `{tag}` is refused: {}; `{}` is left as it was", .failure, destination.display())]
     Refused {
         /// The release.
         tag: Tag,
@@ -85,16 +85,6 @@ pub enum CheckoutError {
         /// One of the files.
         example: String,
     },
-}
-
-fn refusal(failure: &VerificationFailure) -> String {
-    let digests = failure.expected.parse::<Sha256Digest>().ok().zip(failure.actual.parse::<Sha256Digest>().ok());
-    match digests {
-        Some((expected, actual)) => {
-            format!("SHA-256 mismatch: expected {expected}, got {actual} in `{}`", failure.item)
-        }
-        None => failure.to_string(),
-    }
 }
 
 /// Where a release comes from.
@@ -306,7 +296,7 @@ fn newest_first(cache: &Cache) -> Result<Vec<Tag>, StageFailure> {
 #[derive(Debug, Error)]
 pub enum DescriptionError {
     /// It is not what was announced.
-    #[error("release `{tag}` is refused: {}", refusal(.failure))]
+    #[error("release `{tag}` is refused: {failure}")]
     Refused {
         /// The release.
         tag: Tag,

@@ -23,6 +23,7 @@ const VERIFICATION_FAILURES: &str = "demon_bundle_verification_failures_total";
 const FALLBACK: &str = "demon_bundle_fallback_active";
 const CONNECTED: &str = "demon_agent_connected";
 const WAITING_EVENTS: &str = "demon_agent_outbox_events";
+const REFUSED: &str = "demon_agent_refused_requests_total";
 const BUILD: &str = "demon_agent_build_info";
 const SECONDS_AN_HOUR: f64 = 3600.0;
 
@@ -124,6 +125,11 @@ impl BundleMetrics {
     }
 }
 
+/// Counts a request to the API that was refused because its key was missing or wrong.
+pub(crate) fn count_refused_request(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
 /// The page that Prometheus reads.
 #[derive(Clone)]
 pub(crate) struct MetricsPage(Arc<PrometheusHandle>);
@@ -163,6 +169,10 @@ fn describe() {
     describe_gauge!(FALLBACK, "1 while another release than the desired one runs");
     describe_gauge!(CONNECTED, "1 while a connection to NATS stands");
     describe_gauge!(WAITING_EVENTS, "Events that are recorded and not yet in the log");
+    describe_counter!(REFUSED, "Requests to the API that were refused for want of a right key");
+    for reason in ["missing", "wrong"] {
+        counter!(REFUSED, "reason" => reason).increment(0);
+    }
     describe_gauge!(BUILD, "Always 1; the label is the agent's version");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

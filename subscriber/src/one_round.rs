@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use shared::identifiers::{BundleName, Tag};
 use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent_view::{AgentView, Cause};
 use crate::config::AgentConfig;
 use crate::reconcile::{self, AgentError};
 
-/// How the reconcile ended.
+/// How the reconcile of a bundle ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoundOutcome {
     /// The node runs what it should.
@@ -46,69 +46,43 @@ pub enum RoundOutcome {
     },
 }
 
-impl RoundOutcome {
-    fn severity(&self) -> u8 {
-        match self {
-            Self::Disabled => 0,
-            Self::Runs { .. } => 1,
-            Self::Empty { .. } => 2,
-            Self::Unfinished { .. } => 3,
-            Self::Failed { .. } => 4,
-        }
-    }
-}
-
-/// Runs an agent without HTTP until it runs what it should, until it is known why it cannot, or until `limit` is over.
-/// With several bundles: until that holds for each; the outcome is the worst of theirs.
-/// Returns after its events are in the log, where there is a connection; else they wait in the outbox for the next start.
+/// Runs an agent without HTTP until each of its bundles runs what it should or it is known why it cannot, or until `limit`
+/// is over. Returns how each ended, in the order of the settings, after the events are in the log, where there is a
+/// connection; else they wait in the outbox for the next start.
 ///
 /// Fails with [`crate::StateError::InUse`] at once where another agent lives in the state directory.
 pub async fn run_once(
     mut config: AgentConfig,
     limit: Duration,
     stop: CancellationToken,
-) -> Result<RoundOutcome, AgentError> {
+) -> Result<Vec<(BundleName, RoundOutcome)>, AgentError> {
+    let bundles: Vec<BundleName> = config.bundles.bundles.iter().map(|target| target.bundle.clone()).collect();
     if config.emergency.skip_contract_bundle {
-        return Ok(RoundOutcome::Disabled);
+        return Ok(bundles.into_iter().map(|bundle| (bundle, RoundOutcome::Disabled)).collect());
     }
     config.http.enabled = false;
     let (sender, started) = oneshot::channel();
-    // Nobody waits for the view any more where this is dropped.
+    // Nobody waits for the views any more where this is dropped.
     let observe = |views: Vec<watch::Receiver<AgentView>>| drop(sender.send(views));
     let agent_stop = stop.child_token();
     let watching = async {
-        let Ok(views) = started.await else { return None };
-        let outcomes = join_all(views.into_iter().map(async |view| {
-            let settled = timeout(limit, stop.run_until_cancelled(settled(view.clone()))).await;
-            let outcome = settled.ok().flatten().unwrap_or_else(|| unfinished(&view.borrow()));
-            (view.borrow().report.bundle.clone(), outcome)
-        }));
-        let outcomes = outcomes.await;
+        let Ok(views) = started.await else { return Vec::new() };
+        let until = Instant::now() + limit;
+        let outcomes = join_all(views.into_iter().map(|view| outcome(view, until, &stop))).await;
         agent_stop.cancel();
-        together(outcomes)
+        outcomes
     };
     // A large future, kept off the stacks of the callers.
     let agent = Box::pin(reconcile::run(config, agent_stop.clone(), observe));
-    let (ended, outcome) = tokio::join!(agent, watching);
+    let (ended, outcomes) = tokio::join!(agent, watching);
     ended?;
-    Ok(outcome.unwrap_or_else(|| RoundOutcome::Unfinished { reason: "the agent ended by itself".to_owned() }))
+    Ok(bundles.into_iter().zip(outcomes).collect())
 }
 
-/// The outcome for all bundles: the worst of them, and of several equally bad ones the first. Of several bundles the words
-/// name the one they are about.
-pub fn together(outcomes: Vec<(BundleName, RoundOutcome)>) -> Option<RoundOutcome> {
-    let several = outcomes.len() > 1;
-    let about = |bundle: &BundleName, reason: String| if several { format!("{bundle}: {reason}") } else { reason };
-    // Of equals the last one counts as the greatest.
-    let (bundle, worst) = outcomes.into_iter().rev().max_by_key(|(_, outcome)| outcome.severity())?;
-    Some(match worst {
-        RoundOutcome::Failed { reason, remediation } => {
-            RoundOutcome::Failed { reason: about(&bundle, reason), remediation }
-        }
-        RoundOutcome::Unfinished { reason } => RoundOutcome::Unfinished { reason: about(&bundle, reason) },
-        RoundOutcome::Empty { reason } => RoundOutcome::Empty { reason: about(&bundle, reason) },
-        RoundOutcome::Runs { .. } | RoundOutcome::Disabled => worst,
-    })
+/// How a bundle ended.
+async fn outcome(view: watch::Receiver<AgentView>, until: Instant, stop: &CancellationToken) -> RoundOutcome {
+    let settled = timeout_at(until, stop.run_until_cancelled(settled(view.clone()))).await;
+    settled.ok().flatten().unwrap_or_else(|| unfinished(&view.borrow()))
 }
 
 /// Waits until the view says how it ended. For ever, where the agent is gone.
@@ -123,9 +97,10 @@ async fn settled(mut view: watch::Receiver<AgentView>) -> RoundOutcome {
     }
 }
 
-/// How it ended, as soon as that can be said. What is shown before the log has answered is memory.
+/// How it ended, as soon as that can be said. What is shown before the log has answered is memory; a release that is being
+/// compared or is on trial may yet be left.
 fn judge(view: &AgentView) -> Option<RoundOutcome> {
-    if !view.looked {
+    if !view.looked || view.verifying || view.trial.is_some() {
         return None;
     }
     let (active, desired) = (view.report.active.as_ref().map(|active| &active.tag), view.report.desired.as_ref());
@@ -179,22 +154,6 @@ mod tests {
         assert!(matches!(judge(&view), Some(RoundOutcome::Runs { instead: Some(_), tag }) if tag == active));
         view.report.active = None;
         assert!(matches!(judge(&view), Some(RoundOutcome::Failed { .. })));
-    }
-
-    #[test]
-    fn of_several_bundles_the_worst_outcome_counts_and_names_its_bundle() {
-        let runs = |tag: &str| RoundOutcome::Runs { tag: tag.parse().unwrap(), instead: None };
-        let failed = RoundOutcome::Failed { reason: "no room".to_owned(), remediation: "make some".to_owned() };
-        let empty = RoundOutcome::Empty { reason: "nothing there".to_owned() };
-        let of = |outcomes: &[(&str, &RoundOutcome)]| {
-            together(outcomes.iter().map(|(name, outcome)| (name.parse().unwrap(), (*outcome).clone())).collect())
-        };
-        assert_eq!(of(&[("a", &failed)]), Some(failed.clone()));
-        assert_eq!(of(&[("a", &runs("v1")), ("b", &runs("v2"))]), Some(runs("v1")));
-        let Some(RoundOutcome::Failed { reason, .. }) = of(&[("a", &empty), ("b", &failed), ("c", &runs("v1"))]) else {
-            panic!()
-        };
-        assert_eq!(reason, "b: no room");
     }
 
     #[test]

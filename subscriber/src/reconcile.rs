@@ -79,8 +79,8 @@ pub enum AgentError {
     Signal(#[source] io::Error),
 }
 
-/// Runs an agent until `stop` is cancelled. See [`crate::run`]. `observe` is given what the agent shows, once there is
-/// something.
+/// Runs an agent until `stop` is cancelled. See [`crate::run`]. `observe` is given what the agent shows of each
+/// bundle, once there is something.
 pub(crate) async fn run(
     config: AgentConfig,
     stop: CancellationToken,

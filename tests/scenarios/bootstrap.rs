@@ -164,7 +164,7 @@ async fn a_release_that_cannot_be_loaded_is_an_error_with_a_remedy() {
     assert_eq!(output.status.code(), Some(1), "{}", both_outputs(&output));
     assert!(names(&output).contains(&"bundle.verification_failed".to_owned()), "{}", both_outputs(&output));
     let done = lines(&output).pop().expect("a last line");
-    assert!(done["reason"].as_str().is_some_and(|reason| reason.contains("expected")), "{done}");
+    assert!(done["reason"].as_str().is_some_and(|reason| reason.contains("SHA-256 mismatch: expected ")), "{done}");
     assert!(done["remediation"].is_string());
 
     let mut dead = bootstrap(&world, &directories, &["--timeout", "500ms"]);

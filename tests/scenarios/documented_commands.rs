@@ -11,8 +11,15 @@ use shared::subjects::{LIVE_PREFIX, NODE_TABLE, RELEASE_BUCKET};
 use streams::layout::{Layout, LayoutLimits};
 
 /// Each document, and how many command lines it has at least: a test that finds none proves nothing.
-const DOCUMENTS: [(&str, usize); 6] =
-    [("log.md", 15), ("releases.md", 15), ("store.md", 6), ("publisher.md", 0), ("agent-http.md", 0), ("inspecting-with-nats.md", 0)];
+const DOCUMENTS: [(&str, usize); 7] = [
+    ("bootstrap.md", 3),
+    ("log.md", 15),
+    ("releases.md", 15),
+    ("store.md", 6),
+    ("publisher.md", 0),
+    ("agent-http.md", 0),
+    ("inspecting-with-nats.md", 0),
+];
 const SCOPES: [&str; 4] = ["release", "channel", "node", "stream"];
 /// Second parts of file names and configuration keys that begin like a subject.
 const NO_EVENTS: [&str; 4] = ["json", "sha256", "tar", "wit"];

@@ -61,6 +61,8 @@ mod permissions;
 #[cfg(test)]
 mod playbook_releases;
 #[cfg(test)]
+mod playbook_users;
+#[cfg(test)]
 mod publish_command;
 #[cfg(test)]
 mod publish_hostile_inputs;

@@ -17,7 +17,7 @@ const LEFT_BEHIND_LIMIT: Duration = Duration::from_secs(15);
 fn up(data: &Path) -> Command {
     let mut command = WorkspaceBinary::Demonctl.command();
     let contracts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts");
-    command.args(["up", "--agents", "2", "--actor", "tests"]).arg("--contracts").arg(contracts);
+    command.args(["up", "--agents", "2", "--actor", "tests", "--port", "0"]).arg("--contracts").arg(contracts);
     command.arg("--data").arg(data);
     command
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
-use shared::identifiers::Tag;
+use shared::identifiers::{BundleName, Tag};
 use subscriber::one_round::RoundOutcome;
 
 use crate::output::print_line;
@@ -22,7 +22,7 @@ pub(super) struct Done {
     pub(super) ok: bool,
     /// For programs.
     pub(super) fields: Value,
-    /// For people; `{bundle}` stands for the bundle's name.
+    /// For people.
     pub(super) text: String,
 }
 
@@ -44,11 +44,11 @@ pub(super) fn line(event: &str, time: DateTime<Utc>, fields: &Value) -> Value {
 
 /// The line of an event that the fleet's log holds, in the form of the agent's own log line; `None` where it does not
 /// belong to the release that the node runs.
-pub(super) fn of_stored(payload: &[u8], tag: &Tag) -> Option<Value> {
+pub(super) fn of_stored(payload: &[u8], bundle: &BundleName, tag: &Tag) -> Option<Value> {
     let stored: Value = serde_json::from_slice(payload).ok()?;
     let (event, time) = (stored["type"].as_str()?, stored["time"].as_str()?.parse().ok()?);
     let mut fields = stored["data"].clone();
-    if fields["tag"] != tag.as_str() {
+    if fields["bundle"] != bundle.as_str() || fields["tag"] != tag.as_str() {
         return None;
     }
     if let Some(source) = fields["source"].as_str() {
@@ -65,7 +65,7 @@ pub(super) fn of_stored(payload: &[u8], tag: &Tag) -> Option<Value> {
 }
 
 /// The last line for an outcome.
-pub(super) fn done(by: DoneBy, outcome: &RoundOutcome) -> Done {
+pub(super) fn done(bundle: &BundleName, by: DoneBy, outcome: &RoundOutcome) -> Done {
     let by = match by {
         DoneBy::Bootstrap => "bootstrap",
         DoneBy::Agent => "agent",
@@ -83,14 +83,14 @@ pub(super) fn done(by: DoneBy, outcome: &RoundOutcome) -> Done {
         }
     };
     let begin = match (ok, tag) {
-        (true, Some(tag)) => format!("bundle `{{bundle}}` runs release `{tag}`"),
-        (true, None) => "warning: bundle `{bundle}` runs no release".to_owned(),
-        (false, _) => "bundle `{bundle}` is not loaded".to_owned(),
+        (true, Some(tag)) => format!("bundle `{bundle}` runs release `{tag}`"),
+        (true, None) => format!("warning: bundle `{bundle}` runs no release"),
+        (false, _) => format!("bundle `{bundle}` is not loaded"),
     };
     let more = [reason, remediation].into_iter().flatten();
     let text = std::iter::once(begin.as_str()).chain(more).collect::<Vec<_>>().join("; ");
     let fields = json!({
-        "ok": ok, "outcome": word, "by": by, "tag": tag, "reason": reason, "remediation": remediation,
+        "bundle": bundle, "ok": ok, "outcome": word, "by": by, "tag": tag, "reason": reason, "remediation": remediation,
     });
     Done { ok, fields, text }
 }
@@ -109,21 +109,27 @@ mod tests {
     fn a_stored_event_reads_like_the_agents_line() {
         let stored = json!({
             "type": "bundle.loaded", "time": "2026-02-03T07:12:44Z",
-            "data": { "tag": "v1", "source": "download", "content_digest": "ab" }
+            "data": { "bundle": "contracts", "tag": "v1", "source": "download", "content_digest": "ab" }
         });
         let payload = stored.to_string();
-        let line = of_stored(payload.as_bytes(), &"v1".parse().unwrap()).unwrap();
+        let bundle = "contracts".parse().unwrap();
+        let line = of_stored(payload.as_bytes(), &bundle, &"v1".parse().unwrap()).unwrap();
         assert_eq!((&line["event"], &line["source"]), (&json!("bundle.loaded"), &json!("Download")));
         assert_eq!((&line["sha256"], &line["by"]), (&json!("ab"), &json!("agent")));
-        assert_eq!(of_stored(payload.as_bytes(), &"v2".parse().unwrap()), None, "of another release");
-        assert_eq!(of_stored(b"[]", &"v1".parse().unwrap()), None);
+        assert_eq!(of_stored(payload.as_bytes(), &bundle, &"v2".parse().unwrap()), None, "of another release");
+        assert_eq!(of_stored(b"[]", &bundle, &"v1".parse().unwrap()), None);
     }
 
     #[test]
     fn only_what_is_not_loaded_is_a_failure() {
-        let empty = done(DoneBy::Agent, &RoundOutcome::Empty { reason: "nothing".to_owned() });
+        let empty =
+            done(&"contracts".parse().unwrap(), DoneBy::Agent, &RoundOutcome::Empty { reason: "nothing".to_owned() });
         assert!(empty.ok && empty.text.starts_with("warning: "), "{empty:?}");
-        let late = done(DoneBy::Bootstrap, &RoundOutcome::Unfinished { reason: "no answer".to_owned() });
+        let late = done(
+            &"contracts".parse().unwrap(),
+            DoneBy::Bootstrap,
+            &RoundOutcome::Unfinished { reason: "no answer".to_owned() },
+        );
         assert!(!late.ok && late.text.contains("no answer") && late.text.contains("NATS_URL"), "{late:?}");
     }
 }

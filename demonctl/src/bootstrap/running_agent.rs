@@ -13,7 +13,7 @@ use streams::event_log::EventLog;
 use subscriber::AgentConfig;
 use subscriber::agent_presence::AgentPresence;
 use subscriber::node_report::NodeReport;
-use subscriber::one_round::{RoundOutcome, together};
+use subscriber::one_round::RoundOutcome;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -26,51 +26,51 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Time for reading the node's last events.
 const LOG_LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks until the agent runs what it should, says why it does not, or the time is over; prints the lines of its last
-/// events for the releases it runs. Of several bundles the worst outcome counts.
+/// Asks about each bundle until the agent runs what it should, says why it does not, or the time is over; prints the lines
+/// of its last events for the release it runs.
 pub(super) async fn ask(
     config: &AgentConfig,
     api: &AgentApi,
     limit: Duration,
     stop: &CancellationToken,
-) -> RoundOutcome {
+) -> Vec<(BundleName, RoundOutcome)> {
     let until = Instant::now() + limit;
     let mut outcomes = Vec::new();
     for target in &config.bundles.bundles {
-        outcomes.push((target.bundle.clone(), ask_about(&target.bundle, config, api, until, stop).await));
+        let (outcome, report) = until_settled(config, api, &target.bundle, until, stop).await;
+        if let (RoundOutcome::Runs { tag, .. }, Some((report, answer))) = (&outcome, &report) {
+            print_events(config, tag, report, answer).await;
+        }
+        outcomes.push((target.bundle.clone(), outcome));
     }
-    together(outcomes).unwrap_or(RoundOutcome::Disabled)
+    outcomes
 }
 
-async fn ask_about(
-    bundle: &BundleName,
+/// What became of one bundle, and the answer that says so.
+async fn until_settled(
     config: &AgentConfig,
     api: &AgentApi,
+    bundle: &BundleName,
     until: Instant,
     stop: &CancellationToken,
-) -> RoundOutcome {
-    let path = format!("/api/bundles/{bundle}");
+) -> (RoundOutcome, Option<(NodeReport, Value)>) {
     let mut last = "the agent has not answered".to_owned();
     while Instant::now() < until && !stop.is_cancelled() {
-        match api.get(&path).await {
+        match api.get(&format!("/api/bundles/{bundle}")).await {
             Ok((StatusCode::OK, answer)) => match judge(config, &answer) {
-                Answer::Settled(outcome, report) => {
-                    if let RoundOutcome::Runs { tag, .. } = &outcome {
-                        print_events(config, tag, report.as_deref(), &answer).await;
-                    }
-                    return outcome;
-                }
+                Answer::Settled(outcome, report) => return (outcome, report.map(|report| (*report, answer))),
                 Answer::OnItsWay(why) => last = why,
             },
-            Ok((code, _)) => {
-                let reason = format!("`{}` answers HTTP {code}", api.url);
-                return RoundOutcome::Failed { reason, remediation: remedy(code).to_owned() };
+            Ok((code, answer)) => {
+                let said = answer["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+                let reason = format!("`{}` answers HTTP {code}{said}", api.url);
+                return (RoundOutcome::Failed { reason, remediation: remedy(code).to_owned() }, None);
             }
             Err(reason) => last = format!("`{}`: {reason}; name the agent's address with --agent-url", api.url),
         }
         stop.run_until_cancelled(sleep(PAUSE)).await;
     }
-    RoundOutcome::Unfinished { reason: last }
+    (RoundOutcome::Unfinished { reason: last }, None)
 }
 
 /// What an answer says.
@@ -123,14 +123,15 @@ fn standing(standing: &Value, report: NodeReport) -> Answer {
 }
 
 /// The node's last events for the release it runs, from the fleet's log; where that cannot be read, what the agent says.
-async fn print_events(config: &AgentConfig, tag: &Tag, report: Option<&NodeReport>, answer: &Value) {
-    let node = report.map_or(&config.node, |report| &report.node);
+async fn print_events(config: &AgentConfig, tag: &Tag, report: &NodeReport, answer: &Value) {
     let read = async {
         let connection = Connection::open(&config.connection).await.map_err(|error| ErrorChain(&error).to_string())?;
-        let snapshot = EventLog::new(connection.clone()).last_of(&[node_filter(node)]).await;
+        let snapshot = EventLog::new(connection.clone()).last_of(&[node_filter(&report.node)]).await;
         connection.drain().await;
         let events = snapshot.map_err(|error| ErrorChain(&error).to_string())?.events;
-        Ok::<_, String>(events.iter().filter_map(|event| of_stored(&event.payload, tag)).collect::<Vec<_>>())
+        Ok::<_, String>(
+            events.iter().filter_map(|event| of_stored(&event.payload, &report.bundle, tag)).collect::<Vec<_>>(),
+        )
     };
     let lines = match timeout(LOG_LIMIT, read).await.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
         Ok(lines) => lines,
@@ -148,8 +149,8 @@ async fn print_events(config: &AgentConfig, tag: &Tag, report: Option<&NodeRepor
 }
 
 /// The line of a release that the agent has loaded, by its own answer.
-fn as_the_agent_says(report: Option<&NodeReport>, answer: &Value) -> Value {
-    let active = report.and_then(|report| report.active.as_ref());
+fn as_the_agent_says(report: &NodeReport, answer: &Value) -> Value {
+    let active = report.active.as_ref();
     let time = active.map_or_else(Utc::now, |active| active.loaded_at);
     let metadata = &answer["standing"]["metadata"];
     let fields = json!({

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use shared::daemon::ErrorChain;
@@ -12,7 +11,7 @@ use streams::event_log::EventLog;
 use streams::layout::{Layout, LayoutError, LayoutLimits, missing};
 use subscriber::AgentConfig;
 use subscriber::catalogue::{Wanted, resolve};
-use subscriber::config::BundleConfig;
+use subscriber::config::{BundleConfig, Follow};
 use tokio::time::timeout;
 
 use super::lines::print_event;
@@ -59,17 +58,16 @@ async fn of_nats(config: &AgentConfig) -> Vec<Check> {
     let Some(connection) = connection else { return checks };
     let log = EventLog::new(connection.clone());
     let layout = Layout::declared(LayoutLimits::default());
-    let targets = &config.bundles.bundles;
     let late = |name| Check::no(name, format!("no answer within {LIMIT:?}"), "check the load on the server");
-    let (streams, epoch, releases) = tokio::join!(
+    let (streams, epoch, release) = tokio::join!(
         timeout(LIMIT, missing(&connection, &layout)),
         timeout(LIMIT, server::epoch(&log)),
-        join_all(targets.iter().map(|target| timeout(LIMIT, published(target, &connection)))),
+        timeout(LIMIT, published(config, &connection)),
     );
     let epoch = epoch.unwrap_or_else(|_| late("log_epoch"));
     checks.push(streams.map_or_else(|_| late("streams"), |compared| of_streams(compared, &epoch)));
     checks.push(epoch);
-    checks.extend(releases.into_iter().map(|release| release.unwrap_or_else(|_| late(RELEASE))));
+    checks.push(release.unwrap_or_else(|_| late(RELEASE)));
     connection.drain().await;
     checks
 }
@@ -86,19 +84,23 @@ fn of_streams(compared: Result<Vec<String>, LayoutError>, epoch: &Check) -> Chec
 }
 
 /// Whether there is something to run. A system that is still empty is not broken.
-async fn published(target: &BundleConfig, connection: &Connection) -> Check {
-    let wanted = match (target.follow.tag(), target.follow.channel()) {
-        (Some(tag), _) => Wanted::Tag(tag.clone()),
-        (None, Some(channel)) => Wanted::HeadOf(channel.clone()),
-        (None, None) => return Check::not_checked(RELEASE, "nothing is followed"),
-    };
-    match resolve(&EventLog::new(connection.clone()), &target.bundle, &wanted).await {
-        Ok(found) => Check::yes(RELEASE, format!("`{}` of {}", found.release.published.tag, target.bundle)),
-        Err(error) => {
-            let remedy = "publish a release: `demonctl contracts publish DIRECTORY`";
-            Check::warning(RELEASE, ErrorChain(&error).to_string(), remedy)
+async fn published(config: &AgentConfig, connection: &Connection) -> Check {
+    let log = EventLog::new(connection.clone());
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for BundleConfig { bundle, follow, .. } in &config.bundles.bundles {
+        let wanted = match follow {
+            Follow::Tag(tag) => Wanted::Tag(tag.clone()),
+            Follow::Channel(channel) => Wanted::HeadOf(channel.clone()),
+        };
+        match resolve(&log, bundle, &wanted).await {
+            Ok(resolved) => found.push(format!("`{}`", resolved.release.published.tag)),
+            Err(error) => missing.push(ErrorChain(&error).to_string()),
         }
     }
+    if missing.is_empty() {
+        return Check::yes(RELEASE, found.join(", "));
+    }
+    Check::warning(RELEASE, missing.join("; "), "publish a release: `demonctl contracts publish DIRECTORY`")
 }
 
 /// What the agent says of itself.

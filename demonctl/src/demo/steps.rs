@@ -91,7 +91,7 @@ impl Demo {
     }
 
     pub(super) async fn start_agents(&mut self, a: &Published) -> Shown<()> {
-        self.stack.start_agents()?;
+        self.stack.start_agents(0)?;
         let loads = self.wait_until_all_run(a).await?;
         let lines =
             loads.iter().map(|load| format!("{}: runs {}, {} read", load.node, a.tag, bytes(load.loaded.wire_bytes)));

@@ -27,6 +27,8 @@ pub(crate) struct AgentOptions {
     pub(crate) password: Secret,
     /// Server address without login.
     pub(crate) nats_url: String,
+    /// Where its HTTP interface listens on loopback; 0 takes a free port, which its log names.
+    pub(crate) http_port: u16,
     /// Holds its cache `contracts`, its state `agent` and its log `agent.log`.
     pub(crate) directory: PathBuf,
 }
@@ -55,8 +57,7 @@ impl AgentProcess {
             .args(["--node", options.node.as_str(), "--nats-url", &options.nats_url])
             .args(flag("--cache", &directory.join("contracts")))
             .args(flag("--state-dir", &directory.join("agent")))
-            // Many on one host: each takes a free port and names it in its log.
-            .env("PORT", "0")
+            .env("PORT", options.http_port.to_string())
             .env("NATS_USER", options.node.as_str())
             // Through the environment, where `ps` does not show it.
             .env("NATS_PASSWORD", options.password.expose())

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use shared::daemon::api_keys::ApiKeys;
+use shared::daemon::refused_keys::PeerClass;
 
 use super::{ApiState, Refusal};
 use crate::serving::count_refused_trigger;
@@ -32,7 +33,13 @@ pub(super) fn authorize(state: &ApiState, headers: &HeaderMap, peer: IpAddr) -> 
     check(keys, headers).inspect_err(|_| {
         count_refused_trigger();
         state.wrong_attempts.note(peer, Instant::now());
-        tracing::warn!(%peer, "an order to publish without a right key was refused");
+        let class = PeerClass::of(Some(peer));
+        if let Some(count) = state.refused_keys.note(class, Instant::now()) {
+            tracing::warn!(
+                %peer, %class, count,
+                "orders to publish without a right key were refused; at most one line a minute"
+            );
+        }
     })
 }
 

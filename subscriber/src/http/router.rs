@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use shared::daemon::api_keys::ApiKeys;
 use tokio::sync::watch;
 
-use super::authentication::require_key;
+use super::authentication::{Guard, require_key};
 use super::contract_status::{ContractBundle, StatusDocument};
 use super::health::{StrictHealth, StrictRules, is_ready};
 use super::metrics_page::metrics;
@@ -91,7 +91,7 @@ pub(super) fn router(shown: Shown) -> Router {
             Access::WithKey => api = api.route(path, handler),
         }
     }
-    let api = api.layer(from_fn(api_version)).layer(from_fn_with_state(shown.keys.clone(), require_key));
+    let api = api.layer(from_fn(api_version)).layer(from_fn_with_state(Guard::new(shown.keys.clone()), require_key));
     open.merge(api)
         .fallback(async || (StatusCode::NOT_FOUND, Json(json!({ "error": "no such path" }))))
         .with_state(shown)
