@@ -28,6 +28,7 @@ pub mod event_type;
 pub mod fleet_history;
 pub mod identifiers;
 pub mod limits;
+pub mod log_proof;
 pub mod log_verification;
 pub mod merkle;
 pub mod release;

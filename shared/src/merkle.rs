@@ -20,7 +20,9 @@ const NODE: u8 = 1;
 pub fn leaf_hash(parts: &[&[u8]]) -> Sha256Digest {
     let mut digest = DigestBuilder::default();
     digest.update(&[LEAF]);
-    parts.iter().for_each(|part| digest.update(part));
+    for part in parts {
+        digest.update(part);
+    }
     digest.finish()
 }
 

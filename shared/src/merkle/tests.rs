@@ -23,19 +23,25 @@ fn leaves(count: u64) -> Vec<Sha256Digest> {
 
 fn root(leaves: &[Sha256Digest]) -> Sha256Digest {
     let mut frontier = Frontier::default();
-    leaves.iter().for_each(|leaf| frontier.push(*leaf));
+    for leaf in leaves {
+        frontier.push(*leaf);
+    }
     frontier.root()
 }
 
 fn inclusion(leaves: &[Sha256Digest], index: usize) -> Vec<Sha256Digest> {
     let mut builder = ProofBuilder::inclusion(index as u64, leaves.len() as u64).unwrap();
-    leaves.iter().for_each(|leaf| builder.push(*leaf));
+    for leaf in leaves {
+        builder.push(*leaf);
+    }
     builder.finish().unwrap()
 }
 
 fn consistency(leaves: &[Sha256Digest], from: usize) -> Vec<Sha256Digest> {
     let mut builder = ProofBuilder::consistency(from as u64, leaves.len() as u64).unwrap();
-    leaves.iter().for_each(|leaf| builder.push(*leaf));
+    for leaf in leaves {
+        builder.push(*leaf);
+    }
     builder.finish().unwrap()
 }
 
@@ -102,9 +108,13 @@ fn every_pair_of_sizes_is_consistent_and_only_with_its_own_roots() {
                 assert!(!verify_consistency(later, earlier, &proof), "{from} to {to}");
             }
             let mut before = Frontier::default();
-            all[..from].iter().for_each(|leaf| before.push(*leaf));
+            for leaf in &all[..from] {
+                before.push(*leaf);
+            }
             let mut builder = ProofBuilder::consistency_after(&before, to as u64).unwrap();
-            all[from..].iter().for_each(|leaf| builder.push(*leaf));
+            for leaf in &all[from..] {
+                builder.push(*leaf);
+            }
             assert_eq!(builder.finish().unwrap(), proof, "{from} to {to}, from the frontier");
         }
     }
@@ -114,7 +124,9 @@ fn every_pair_of_sizes_is_consistent_and_only_with_its_own_roots() {
 #[test]
 fn a_proof_needs_all_its_leaves() {
     let mut builder = ProofBuilder::inclusion(0, 4).unwrap();
-    leaves(3).into_iter().for_each(|leaf| builder.push(leaf));
+    for leaf in leaves(3) {
+        builder.push(leaf);
+    }
     assert_eq!(builder.finish(), Err(ProofError::Incomplete { needed: 4, given: 3 }));
 }
 
