@@ -1,4 +1,4 @@
-//! What an agent shows of itself, as of one instant: plain data, made by the reconcile loop and judged here.
+//! What an agent shows of one of its bundles, as of one instant: plain data, made by the reconcile loop and judged here.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use shared::identifiers::Tag;
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, BundleConfig};
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
 
-/// Everything that is shown.
+/// Everything that is shown of one bundle.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AgentView {
-    /// The node's entry in the node table.
+    /// What the node table says of it.
     pub report: NodeReport,
     /// Loading of bundles is switched off.
     pub disabled: bool,
@@ -133,12 +133,12 @@ impl BundleState {
 
 impl AgentView {
     /// What is shown before anything is known but the node's own words.
-    pub(crate) fn at_start(report: NodeReport, config: &AgentConfig) -> Self {
+    pub(crate) fn at_start(report: NodeReport, config: &AgentConfig, target: &BundleConfig) -> Self {
         Self {
             changed_at: report.started_at,
             report,
-            disabled: config.skip_contract_bundle,
-            cache: config.cache.clone(),
+            disabled: config.emergency.skip_contract_bundle,
+            cache: target.cache.clone(),
             connected: false,
             connection_fault: None,
             git_sha: None,

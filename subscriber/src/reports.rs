@@ -18,7 +18,7 @@ use streams::outbox::Outbox;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::fetch::StageFailure;
-use crate::metrics::{Operation, VerificationError, count, count_verification_failure};
+use crate::metrics::{BundleMetrics, Operation, VerificationError};
 use crate::node_state::ReleaseId;
 
 /// Events on their way to the disk. The agent produces a handful for each release.
@@ -29,9 +29,14 @@ const QUEUE: usize = 64;
 pub(crate) struct Reporter {
     queue: mpsc::Sender<Entry>,
     bundle: BundleName,
+    metrics: BundleMetrics,
 }
 
-/// Makes durable what a [`Reporter`] says.
+/// The way from the reporters of a node's bundles to its one [`Recorder`].
+#[derive(Debug)]
+pub(crate) struct Voice(mpsc::Sender<Entry>);
+
+/// Makes durable what the [`Reporter`]s of a node say.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     queue: mpsc::Receiver<Entry>,
@@ -46,7 +51,13 @@ struct Entry {
 }
 
 impl Recorder {
-    /// Works until the reporter is dropped and everything it said is durable.
+    /// A recorder and the way to it.
+    pub(crate) fn new(outbox: Outbox) -> (Voice, Self) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        (Voice(sender), Self { queue, outbox })
+    }
+
+    /// Works until every way to it is dropped and everything that was said is durable.
     pub(crate) async fn run(mut self) {
         while let Some(Entry { draft, durable }) = self.queue.recv().await {
             let event_type = draft.event.event_type();
@@ -64,15 +75,14 @@ impl Recorder {
 }
 
 impl Reporter {
-    /// A reporter and the task that makes durable what it says.
-    pub(crate) fn new(outbox: Outbox, bundle: BundleName) -> (Self, Recorder) {
-        let (sender, queue) = mpsc::channel(QUEUE);
-        (Self { queue: sender, bundle }, Recorder { queue, outbox })
+    /// A reporter about a bundle. What it says goes where `voice` leads.
+    pub(crate) fn new(voice: &Voice, bundle: BundleName, metrics: BundleMetrics) -> Self {
+        Self { queue: voice.0.clone(), bundle, metrics }
     }
 
     /// A fetch begins. A retry of what failed a moment ago is no news for the log of the fleet.
     pub(crate) async fn refresh_attempt(&self, release: &ReleaseId, base: Option<&Tag>, news: bool) {
-        count(Operation::RefreshAttempted);
+        self.metrics.count(Operation::RefreshAttempted);
         tracing::info!(
             target: AUDIT_TARGET, event = "bundle.refresh_attempt", bundle = %self.bundle, tag = %release.tag,
             base_tag = base.map(Tag::as_str), strategy = "archive", "fetching release"
@@ -146,8 +156,8 @@ impl Reporter {
         running: Option<&Tag>,
         event: Option<u64>,
     ) {
-        count(Operation::Refused);
-        count_verification_failure(match refused.check {
+        self.metrics.count(Operation::Refused);
+        self.metrics.count_verification_failure(match refused.check {
             FailedCheck::Object | FailedCheck::Tree | FailedCheck::File => VerificationError::Digest,
             FailedCheck::Rule => VerificationError::Other,
         });
@@ -180,7 +190,7 @@ impl Reporter {
         running: Option<&Tag>,
         event: Option<u64>,
     ) {
-        count(Operation::DownloadFailed);
+        self.metrics.count(Operation::DownloadFailed);
         let (error, network_error, remediation) = (failure.text(), failure.network_error(), failure.remediation());
         tracing::error!(
             target: AUDIT_TARGET, event = "bundle.download_failed", bundle = %self.bundle, tag = %release.tag, error,
@@ -241,6 +251,11 @@ mod tests {
         Outbox::open(directory, node).unwrap()
     }
 
+    fn reporter(outbox: &Outbox) -> (Reporter, Recorder) {
+        let (voice, recorder) = Recorder::new(outbox.clone());
+        (Reporter::new(&voice, "contracts".parse().unwrap(), BundleMetrics::default()), recorder)
+    }
+
     fn release() -> ReleaseId {
         ReleaseId { tag: "v1".parse().unwrap(), tree_digest: Sha256Digest::of(b"1") }
     }
@@ -249,7 +264,7 @@ mod tests {
     async fn recorded(say: impl AsyncFnOnce(&Reporter)) -> usize {
         let directory = tempfile::tempdir().unwrap();
         let outbox = outbox(directory.path());
-        let (reporter, recorder) = Reporter::new(outbox.clone(), "contracts".parse().unwrap());
+        let (reporter, recorder) = reporter(&outbox);
         say(&reporter).await;
         drop(reporter);
         recorder.run().await;
@@ -280,7 +295,7 @@ mod tests {
     async fn a_switch_is_durable_when_reporting_it_returns() {
         let directory = tempfile::tempdir().unwrap();
         let outbox = outbox(directory.path());
-        let (reporter, recorder) = Reporter::new(outbox.clone(), "contracts".parse().unwrap());
+        let (reporter, recorder) = reporter(&outbox);
         let recording = tokio::spawn(recorder.run());
         let loaded = Loaded {
             bundle: "contracts".parse().unwrap(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use shared::daemon::api_keys::ApiKeys;
 
 use super::ConfigFaults;
+use super::values::shown;
 
 const DEFAULT_STALE_HOURS: u32 = 24;
 
@@ -107,7 +108,7 @@ impl HttpArguments {
         let text = self.stale_threshold_hours.trim();
         let odd = text.parse::<u32>().is_err();
         odd.then(|| {
-            let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+            let shown = shown(text);
             format!(
                 "DEMON_CONTRACTS_STALE_THRESHOLD_HOURS: `{shown}` is no number of hours; {DEFAULT_STALE_HOURS} counts"
             )
@@ -118,7 +119,7 @@ impl HttpArguments {
 fn port(text: &str, option: &str, faults: &mut ConfigFaults) -> Option<u16> {
     let port = text.trim().parse().ok();
     if port.is_none() {
-        let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+        let shown = shown(text);
         faults.add(option, &format!("`{shown}` is no port, 0 to 65535"));
     }
     port

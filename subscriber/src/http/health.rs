@@ -1,5 +1,6 @@
 //! Health for probes: the process, readiness, and the strict check that says whether the running release can be trusted.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,7 +13,7 @@ use crate::agent_view::AgentView;
 pub(super) struct StrictHealth {
     /// `ok` or `failing`.
     status: &'static str,
-    checks: BTreeMap<&'static str, Check>,
+    checks: BTreeMap<Cow<'static, str>, Check>,
     /// What is wrong but no reason to take the node out of service.
     warnings: Vec<String>,
 }
@@ -33,7 +34,7 @@ impl StrictHealth {
             None if view.disabled => Check { ok: true, detail: "loading is switched off".to_owned() },
             None => Check { ok: false, detail: "no verified release runs".to_owned() },
         };
-        checks.insert("loaded", loaded);
+        checks.insert("loaded".into(), loaded);
         let mut warnings: Vec<String> = view.trouble.iter().map(|trouble| trouble.text.clone()).collect();
         warnings.extend(view.unreachable().map(|fault| format!("no connection to NATS: {fault}")));
         if view.is_stale(stale_after, now) {
@@ -45,6 +46,24 @@ impl StrictHealth {
         warnings.extend(view.report.alarms.iter().cloned());
         let status = if checks.values().all(|check| check.ok) { "ok" } else { "failing" };
         Self { status, checks, warnings }
+    }
+
+    /// Judges every bundle: each must pass. Of several, each check and warning names its bundle.
+    pub(super) fn of_all(views: &[AgentView], stale_after: TimeDelta, now: DateTime<Utc>) -> Self {
+        if let [view] = views {
+            return Self::new(view, stale_after, now);
+        }
+        let mut all = Self { status: "ok", checks: BTreeMap::new(), warnings: Vec::new() };
+        for view in views {
+            let (bundle, health) = (&view.report.bundle, Self::new(view, stale_after, now));
+            if !health.passed() {
+                all.status = health.status;
+            }
+            all.checks
+                .extend(health.checks.into_iter().map(|(name, check)| (format!("{bundle}.{name}").into(), check)));
+            all.warnings.extend(health.warnings.into_iter().map(|warning| format!("{bundle}: {warning}")));
+        }
+        all
     }
 
     /// Whether every check passed.
@@ -74,8 +93,13 @@ mod tests {
         view.connection_fault = Some("refused".to_owned());
         assert!(strict(&view).passed());
         assert_eq!(strict(&view).warnings.len(), 3);
+        let runs = view.clone();
         view.report.active = None;
+        view.report.bundle = "policies".parse().unwrap();
         assert!(!strict(&view).passed() && !is_ready(&view));
+        let both = StrictHealth::of_all(&[runs, view.clone()], TimeDelta::hours(24), at(100, 0));
+        assert!(!both.passed());
+        assert_eq!(both.checks.keys().collect::<Vec<_>>(), ["contracts.loaded", "policies.loaded"]);
         view.disabled = true;
         assert!(strict(&view).passed() && is_ready(&view));
     }

@@ -20,14 +20,28 @@ use crate::metrics::MetricsPage;
 
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-demon-api-version");
 const VERSION: &str = "v1";
+/// The bundle that the status document is about.
+const CONTRACTS: &str = "contracts";
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
 pub(super) struct Shown {
-    pub(super) view: watch::Receiver<AgentView>,
+    /// One for each bundle, in the order of the settings.
+    pub(super) views: Vec<watch::Receiver<AgentView>>,
     pub(super) stale_after: TimeDelta,
     pub(super) metrics: Option<MetricsPage>,
     pub(super) keys: Option<ApiKeys>,
+}
+
+impl Shown {
+    /// Every bundle as it is now.
+    pub(super) fn views(&self) -> Vec<AgentView> {
+        self.views.iter().map(|view| view.borrow().clone()).collect()
+    }
+
+    fn bundle(&self, name: &str) -> Option<AgentView> {
+        self.views.iter().find(|view| view.borrow().report.bundle.as_str() == name).map(|view| view.borrow().clone())
+    }
 }
 
 /// Every route.
@@ -50,35 +64,36 @@ pub(super) fn router(shown: Shown) -> Router {
 }
 
 async fn contracts_status(State(shown): State<Shown>) -> Json<StatusDocument> {
-    Json(StatusDocument::new(&shown.view.borrow(), shown.stale_after, Utc::now()))
+    let contracts = shown.bundle(CONTRACTS);
+    Json(StatusDocument::new(contracts.as_ref(), shown.stale_after, Utc::now()))
 }
 
 async fn bundles(State(shown): State<Shown>) -> Json<Value> {
-    Json(json!({ "bundles": [bundle_entry(&shown)] }))
+    let entries: Vec<Value> = shown.views().iter().map(|view| bundle_entry(view, shown.stale_after)).collect();
+    Json(json!({ "bundles": entries }))
 }
 
 async fn bundle(State(shown): State<Shown>, Path(name): Path<String>) -> Response {
-    if shown.view.borrow().report.bundle.as_str() == name {
-        return Json(bundle_entry(&shown)).into_response();
+    if let Some(view) = shown.bundle(&name) {
+        return Json(bundle_entry(&view, shown.stale_after)).into_response();
     }
     (StatusCode::NOT_FOUND, Json(json!({ "error": "this agent does not run such a bundle" }))).into_response()
 }
 
-/// The node's entry in the node table beside how the bundle stands.
-fn bundle_entry(shown: &Shown) -> Value {
-    let view = shown.view.borrow();
-    let standing = ContractBundle::new(&view, shown.stale_after, Utc::now());
+/// What the node table says of a bundle beside how it stands.
+fn bundle_entry(view: &AgentView, stale_after: TimeDelta) -> Value {
+    let standing = ContractBundle::new(view, stale_after, Utc::now());
     json!({ "name": view.report.bundle, "standing": standing, "node": view.report })
 }
 
 async fn ready(State(shown): State<Shown>) -> Response {
-    let ready = is_ready(&shown.view.borrow());
+    let ready = shown.views().iter().all(is_ready);
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": ready }))).into_response()
 }
 
 async fn strict(State(shown): State<Shown>) -> Response {
-    let health = StrictHealth::new(&shown.view.borrow(), shown.stale_after, Utc::now());
+    let health = StrictHealth::of_all(&shown.views(), shown.stale_after, Utc::now());
     let code = if health.passed() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(health)).into_response()
 }
@@ -116,9 +131,9 @@ mod tests {
         if !loaded {
             shown.report.active = None;
         }
-        let (_, view) = watch::channel(shown);
+        let views = vec![watch::channel(shown).1];
         let keys = keys.and_then(|keys| ApiKeys::parse(keys).unwrap());
-        router(Shown { view, stale_after: TimeDelta::hours(24), metrics: None, keys })
+        router(Shown { views, stale_after: TimeDelta::hours(24), metrics: None, keys })
     }
 
     async fn ask(router: Router, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Option<String>, String) {

@@ -1,4 +1,5 @@
-//! One agent: what it knows, and the round in which it compares that with the log.
+//! One bundle on this node: what is known of it, and the round in which that is compared with the log. Each bundle has
+//! such a loop of its own; none waits for another.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,25 +22,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::heartbeat::jittered;
 use super::look::catch_up_pause;
+use super::node_alarms::NodeAlarms;
 use super::pinning::KnownPin;
 use super::resume::is_current;
-use super::show::Rivalry;
 use super::wake_ups::{Wake, WakeUps};
 use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::{Alarms, Subject};
 use crate::cache::Cache;
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, BundleConfig};
 use crate::desired::Question;
 use crate::failures::FailureKind;
+use crate::metrics::BundleMetrics;
 use crate::node_report::NodeReport;
 use crate::node_state::{LoadedRelease, NodeState, ReleaseId};
 use crate::plan::{Announcement, Withdrawn};
 use crate::reports::Reporter;
 use crate::state_directory::StateDirectory;
 
-/// What a node knows and holds.
+/// What a node knows and holds of one bundle.
 pub(super) struct Agent {
-    pub(super) config: AgentConfig,
+    pub(super) config: Arc<AgentConfig>,
+    /// The bundle it is about.
+    pub(super) target: BundleConfig,
     pub(super) limits: ReleaseLimits,
     pub(super) cache: Cache,
     directory: Arc<StateDirectory>,
@@ -62,7 +66,8 @@ pub(super) struct Agent {
     pub(super) damaged: BTreeSet<ReleaseId>,
     pub(super) staged: Option<Staged>,
     pub(super) alarms: Alarms,
-    pub(super) rivalry: Rivalry,
+    pub(super) node_alarms: Arc<NodeAlarms>,
+    pub(super) metrics: BundleMetrics,
     /// When old releases are looked through next.
     pub(super) collect_at: Option<Instant>,
     pub(super) own_last_sequence: u64,
@@ -84,10 +89,22 @@ pub(super) struct Agent {
     pub(super) first_look: CancellationToken,
 }
 
-/// What the agent remembers, and where.
+/// What the agent remembers of its bundle, and where.
 pub(super) struct Memory {
     pub(super) directory: Arc<StateDirectory>,
     pub(super) state: NodeState,
+}
+
+/// What the agents of one node have in common.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) config: Arc<AgentConfig>,
+    pub(super) connection: Connection,
+    /// One for the node: its events are numbered by one writer, whichever bundle they are about.
+    pub(super) outbox: Outbox,
+    pub(super) node_alarms: Arc<NodeAlarms>,
+    /// Cancelled once the log was asked for the first time, for whichever bundle.
+    pub(super) first_look: CancellationToken,
 }
 
 /// A verified release in its place, and what is to be said about it once it is switched to.
@@ -112,23 +129,18 @@ pub(super) enum Next {
 }
 
 impl Agent {
-    pub(super) fn new(
-        config: AgentConfig,
-        cache: Cache,
-        memory: Memory,
-        connection: Connection,
-        outbox: Outbox,
-        reporter: Reporter,
-    ) -> Self {
+    pub(super) fn new(common: Common, target: BundleConfig, memory: Memory, reporter: Reporter) -> Self {
+        let Common { config, connection, outbox, node_alarms, first_look } = common;
         let started_at = Utc::now();
         let question = Question {
-            bundle: config.bundle.clone(),
-            follow: config.follow.clone(),
+            bundle: target.bundle.clone(),
+            follow: target.follow.clone(),
             node: config.node.clone(),
             incarnation: outbox.incarnation(),
         };
-        let report = NodeReport::at_start(&config, outbox.incarnation(), started_at);
-        let shown = watch::Sender::new(AgentView::at_start(report.clone(), &config));
+        let report = NodeReport::at_start(&config, &target, outbox.incarnation(), started_at);
+        let shown = watch::Sender::new(AgentView::at_start(report.clone(), &config, &target));
+        let metrics = BundleMetrics::new(&config, &target.bundle);
         Self {
             reporter,
             log: EventLog::new(connection.clone()),
@@ -136,8 +148,12 @@ impl Agent {
             limits: ReleaseLimits::default(),
             directory: memory.directory,
             state: memory.state,
+            cache: Cache::new(&target.cache),
+            alarms: Alarms::of(target.bundle.clone()),
             config,
-            cache,
+            target,
+            node_alarms,
+            metrics,
             connection,
             outbox,
             question,
@@ -148,8 +164,6 @@ impl Agent {
             intact: false,
             damaged: BTreeSet::new(),
             staged: None,
-            alarms: Alarms::default(),
-            rivalry: Rivalry::default(),
             collect_at: None,
             own_last_sequence: 0,
             fruitless: 0,
@@ -162,13 +176,8 @@ impl Agent {
             trouble: None,
             manifest: None,
             shown,
-            first_look: CancellationToken::new(),
+            first_look,
         }
-    }
-
-    /// Cancelled once the log was asked for the first time, whatever it answered: then events and heartbeats begin.
-    pub(super) fn first_look(&self) -> CancellationToken {
-        self.first_look.clone()
     }
 
     /// Lives for ever; ends by being dropped.
@@ -196,7 +205,7 @@ impl Agent {
                         break;
                     }
                     Wake::Hangup => {
-                        tracing::info!("SIGHUP: looking now");
+                        tracing::info!(bundle = %self.target.bundle, "SIGHUP: looking now");
                         let all = [FailureKind::Download, FailureKind::Verification];
                         self.state.failures.retry_now(Utc::now(), &all);
                         break;
@@ -245,7 +254,7 @@ impl Agent {
             self.save().await;
         }
         let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));
-        rest.min(jittered(self.config.interval)).min(collect_in.unwrap_or(Duration::MAX))
+        rest.min(jittered(self.config.timing.interval)).min(collect_in.unwrap_or(Duration::MAX))
     }
 
     /// The release that is current, as far as it is known to be intact.

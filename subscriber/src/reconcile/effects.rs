@@ -22,7 +22,7 @@ use crate::desired::{Answer, Head};
 use crate::failures::{FailureKey, FailureKind, Report};
 use crate::fetch::{StageFailure, StagedRelease, fetch, reuse};
 use crate::local_pin::LocalPin;
-use crate::metrics::{Operation, count, note_refresh};
+use crate::metrics::Operation;
 use crate::node_state::ReleaseId;
 use crate::plan::{Desired, Idle, Refusal, Situation, Step, WaitReason, next_step};
 use crate::release_directory::says_to_be;
@@ -53,7 +53,7 @@ impl Agent {
                 on_disk: &on_disk,
                 staged: self.staged.as_ref().map(|staged| &staged.id),
                 failures: &self.state.failures,
-                retry: &self.config.retry(),
+                retry: &self.config.timing.retry(),
                 now,
             });
             if let Some(rest) = self.resting(&step, now) {
@@ -97,11 +97,11 @@ impl Agent {
     /// How long this step lets the agent rest; `None` where there is something to do.
     fn resting(&self, step: &Step, now: DateTime<Utc>) -> Option<Duration> {
         match step {
-            Step::Idle(_) | Step::Refuse(Refusal::NothingLeft) => Some(self.config.interval),
+            Step::Idle(_) | Step::Refuse(Refusal::NothingLeft) => Some(self.config.timing.interval),
             // Its announcement wakes the agent; looking is for the case that the replica asked lags behind.
             Step::Wait { reason: WaitReason::NotAnnounced, .. } => {
-                let delay = self.config.retry().delay(u64::from(self.unannounced), rand::rng().random());
-                Some(delay.min(self.config.interval))
+                let delay = self.config.timing.retry().delay(u64::from(self.unannounced), rand::rng().random());
+                Some(delay.min(self.config.timing.interval))
             }
             Step::Wait { until, reason: WaitReason::Retry } => {
                 Some((*until - now).to_std().unwrap_or_default().max(Duration::from_millis(1)))
@@ -259,8 +259,8 @@ impl Agent {
         self.collect_at = Some(Instant::now() + QUIET_TIME + Duration::from_secs(1));
         let loaded = self.loaded(&release, staged.source, staged.wire_bytes, milliseconds(staged.decided));
         log_loaded(&loaded, staged.git_sha.as_deref());
-        count(Operation::Loaded);
-        note_refresh(u32::try_from(loaded.duration_ms).unwrap_or(u32::MAX));
+        self.metrics.count(Operation::Loaded);
+        self.metrics.note_refresh(u32::try_from(loaded.duration_ms).unwrap_or(u32::MAX));
         self.remember_switch(id.clone(), &release, staged.git_sha, loaded).await;
         Next::Rest(Duration::ZERO)
     }
@@ -273,7 +273,7 @@ impl Agent {
             tag: release.tag().clone(),
             tree_digest: release.tree_digest(),
             content_digest: release.content_digest(),
-            channel: self.config.follow.channel().cloned(),
+            channel: self.target.follow.channel().cloned(),
             source,
             wire_bytes,
             previous_tag: previous.filter(|previous| previous != release.tag()),
@@ -299,7 +299,7 @@ impl Agent {
             | StageFailure::Interrupted(_) => FailureKind::Download,
         };
         self.note_trouble(key, kind, failure);
-        let (retry, spread) = (self.config.retry(), rand::rng().random());
+        let (retry, spread) = (self.config.timing.retry(), rand::rng().random());
         let delay = |attempts| retry.delay(attempts, spread);
         let report = self.state.failures.note(key.clone(), kind, &failure.cause(), Utc::now(), delay);
         let event = match report {
@@ -311,7 +311,7 @@ impl Agent {
     }
 
     fn contradiction(&self, release: &ReleaseId, promoted: Sha256Digest, announced: Sha256Digest) -> StageFailure {
-        let subject = EventSubject::release_announcement(&self.config.bundle, &release.tag);
+        let subject = EventSubject::release_announcement(&self.target.bundle, &release.tag);
         StageFailure::Refused(VerificationFailure {
             check: FailedCheck::Tree,
             item: subject.to_string(),

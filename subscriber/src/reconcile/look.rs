@@ -72,8 +72,8 @@ impl Agent {
 
     fn pause(&mut self) -> Duration {
         self.fruitless = self.fruitless.saturating_add(1);
-        let delay = self.config.retry().delay(u64::from(self.fruitless), rand::rng().random());
-        delay.min(self.config.interval)
+        let delay = self.config.timing.retry().delay(u64::from(self.fruitless), rand::rng().random());
+        delay.min(self.config.timing.interval)
     }
 
     /// Takes over what the log says. A local pin that holds is desired in place of the channel's head.
@@ -94,7 +94,7 @@ impl Agent {
         self.unsaved |= self.state.previous.len() != remembered;
         self.withdrawn = reading.withdrawn;
         self.own_last_sequence = reading.own_last_sequence;
-        let missing = (reading.head == Head::Missing).then(|| match &self.config.follow {
+        let missing = (reading.head == Head::Missing).then(|| match &self.target.follow {
             Follow::Channel(channel) => format!("channel `{channel}` points at no release yet"),
             Follow::Tag(tag) => format!("pinned release `{tag}` is not announced"),
         });
@@ -122,7 +122,7 @@ impl Agent {
         let complaints: Vec<String> = missing.into_iter().chain(reading.oddities).collect();
         self.alarms.set(Subject::Head, (!complaints.is_empty()).then(|| complaints.join("; ")));
         if let Some((sequence, writer)) = reading.rival {
-            self.rivalry.seen_in_log(sequence, writer, Instant::now());
+            self.node_alarms.seen_in_log(sequence, writer);
         }
     }
 
@@ -137,10 +137,10 @@ impl Agent {
     /// Looks up how the desired release was announced, unless it runs already.
     async fn look_up_announcement(&mut self) -> Result<(), ReadError> {
         let Some(desired) = self.desired.clone() else { return Ok(()) };
-        if self.active().is_some_and(|active| active.id == desired) || matches!(self.config.follow, Follow::Tag(_)) {
+        if self.active().is_some_and(|active| active.id == desired) || matches!(self.target.follow, Follow::Tag(_)) {
             return Ok(());
         }
-        self.announced = announcement(&self.log, &self.config.bundle, &desired.tag).await?;
+        self.announced = announcement(&self.log, &self.target.bundle, &desired.tag).await?;
         self.unannounced = if self.announced.is_some() { 0 } else { self.unannounced.saturating_add(1) };
         Ok(())
     }

@@ -38,7 +38,7 @@ impl Agent {
         let (home, wanted, limits) = (self.cache.release(&tag), tag.clone(), self.limits);
         let verified = spawn_blocking(move || verify_tag(&home, &wanted, &limits)).await;
         match verified.map_err(StageFailure::from).flatten() {
-            Ok(release) if release.bundle() == &self.config.bundle => self.adopt(&release).await,
+            Ok(release) if release.bundle() == &self.target.bundle => self.adopt(&release).await,
             Ok(release) => tracing::warn!(found = %release.bundle(), "the current release belongs to another bundle"),
             Err(failure) => {
                 tracing::error!(%tag, error = failure.text(), "the current release is damaged");

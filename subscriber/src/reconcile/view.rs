@@ -49,7 +49,7 @@ impl Agent {
         let fresh = AgentView {
             report: self.view.borrow().clone(),
             disabled: false,
-            cache: self.config.cache.clone(),
+            cache: self.target.cache.clone(),
             connected: status.state == ConnectionState::Connected,
             connection_fault: status.last_fault.map(|fault| fault.to_string()),
             manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
