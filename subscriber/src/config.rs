@@ -8,6 +8,7 @@ mod bundles;
 mod emergency;
 mod faults;
 mod http;
+mod log_check;
 mod timing;
 mod values;
 
@@ -23,6 +24,7 @@ pub use self::bundles::{BundleArguments, BundleConfig, BundlesConfig, Follow};
 pub use self::emergency::{EmergencyArguments, EmergencyConfig};
 pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
+pub use self::log_check::{LogCheckArguments, LogCheckConfig};
 pub use self::timing::{TimingArguments, TimingConfig};
 use self::values::parsed;
 
@@ -57,6 +59,10 @@ pub struct AgentArguments {
     /// Switches for emergencies.
     #[command(flatten)]
     pub emergency: EmergencyArguments,
+
+    /// The log's checkpoints.
+    #[command(flatten)]
+    pub log_check: LogCheckArguments,
 
     /// The HTTP interface.
     #[command(flatten)]
@@ -103,6 +109,9 @@ pub struct AgentConfig {
     /// Switches for emergencies.
     #[serde(flatten)]
     pub emergency: EmergencyConfig,
+    /// The log's checkpoints.
+    #[serde(flatten)]
+    pub log_check: LogCheckConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// What is odd about the options without being a fault.
@@ -130,6 +139,7 @@ impl AgentArguments {
         let node = self.checked_node(host, faults);
         let bundles = self.bundles.check(faults);
         let timing = self.timing.check(faults);
+        let log_check = self.log_check.check(faults);
         let http = self.http.check(faults);
         let keep_releases = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", faults);
         let name = node.as_ref().map_or("", NodeName::as_str);
@@ -143,6 +153,7 @@ impl AgentArguments {
             keep_releases: keep_releases?,
             log_format: self.log_format.into(),
             emergency,
+            log_check: log_check?,
             http: http?,
             warnings: odd.into_iter().chain(self.http.warning()).collect(),
             connection: connection?,

@@ -17,6 +17,7 @@ mod alarms;
 pub mod cache;
 pub mod catalogue;
 pub mod checkout;
+mod checkpoint_watch;
 pub mod config;
 mod desired;
 mod durable_file;

@@ -117,9 +117,10 @@ impl BundleMetrics {
             counter!(VERIFICATION_FAILURES, self.labels(&error.label())).increment(0);
         }
         let _ = histogram!(REFRESH_DURATION, self.labels(&[]));
+        crate::reconcile::log_watch::begin_metrics(self);
     }
 
-    fn labels(&self, others: &[(&'static str, &'static str)]) -> Vec<Label> {
+    pub(crate) fn labels(&self, others: &[(&'static str, &'static str)]) -> Vec<Label> {
         others.iter().map(Label::from).chain(self.label.clone()).collect()
     }
 }
@@ -164,6 +165,7 @@ fn describe() {
     describe_gauge!(CONNECTED, "1 while a connection to NATS stands");
     describe_gauge!(WAITING_EVENTS, "Events that are recorded and not yet in the log");
     describe_gauge!(BUILD, "Always 1; the label is the agent's version");
+    crate::reconcile::log_watch::describe_metrics();
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
