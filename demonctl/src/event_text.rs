@@ -67,6 +67,7 @@ pub(crate) fn describe(event: &BundleEvent) -> String {
             None => format!("nothing to go back to: {}", data.check),
         },
         BundleEvent::EpochStarted(data) => format!("{} begins epoch {}", data.stream, data.epoch),
+        BundleEvent::Checkpointed(data) => format!("events 1 to {} are signed, root {}", data.size, data.root.short()),
         BundleEvent::Unknown(_) => "of a type this version does not know".to_owned(),
     }
 }

@@ -182,6 +182,7 @@ pub(crate) fn epoch_of(event: &StoredEvent) -> Option<Incarnation> {
         | BundleEvent::UpdateDetected(_)
         | BundleEvent::TamperDetected(_)
         | BundleEvent::Reverted(_)
+        | BundleEvent::Checkpointed(_)
         | BundleEvent::Unknown(_) => None,
     }
 }

@@ -23,6 +23,7 @@ mod events;
 mod fetch_progress;
 mod fleet;
 mod history_follower;
+mod log;
 mod log_input;
 mod node;
 mod operator;
@@ -78,6 +79,9 @@ enum Command {
     /// Read, follow, replay, export and prove the log of everything that happened.
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Sign what the log holds, and prove it to others.
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Publish, fetch and check contract bundles.
     #[command(subcommand)]
     Contracts(contracts::ContractsCommand),
@@ -135,6 +139,7 @@ impl Command {
             Self::Demo(arguments) => Ok(arguments.settings()),
             Self::Up(arguments) => arguments.settings(),
             Self::Events(command) => command.settings(),
+            Self::Log(command) => command.settings(),
             Self::Contracts(command) => command.settings(),
             Self::Bundle(command) => command.settings(),
             Self::Release(command) => command.settings(),
@@ -176,6 +181,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => in_runtime(demo::run(arguments)),
         Command::Up(arguments) => in_runtime(up::run(arguments)),
         Command::Events(command) => in_runtime(events::run(command)),
+        Command::Log(command) => in_runtime(log::run(command)),
         Command::Contracts(command) => in_runtime(contracts::run(command)),
         Command::Bundle(command) => in_runtime(bundle::run(command)),
         Command::Release(command) => in_runtime(release::run(command)),

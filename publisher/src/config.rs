@@ -2,6 +2,7 @@
 //!
 //! The only place of this crate that knows an option's name. Nothing else reads the environment.
 
+mod checkpoints;
 mod faults;
 mod publish;
 mod publisher;
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use shared::daemon::LogFormat;
 use shared::event::Trigger;
 
+pub use self::checkpoints::{CheckpointArguments, CheckpointConfig};
 pub use self::faults::ConfigFaults;
 pub use self::publish::{PublishArguments, PublishConfig, parse_time};
 pub use self::publisher::{PublisherArguments, PublisherConfig, SourceConfig, SourceKind};

@@ -20,6 +20,7 @@ pub mod author;
 pub mod build;
 pub mod channel;
 pub mod channel_history;
+pub mod checkpoints;
 pub mod compatibility;
 pub mod config;
 pub mod contracts_bundle;

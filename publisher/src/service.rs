@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use shared::event::{GitFacts, Trigger};
 use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
+use shared::signed_note::SignerKey;
 use streams::connection::Connection;
 use streams::epoch::ensure_epoch;
 use streams::event_log::EventLog;
@@ -26,6 +27,7 @@ pub use self::error::{FailureKind, GitHubReleaseError, RunError, StartError};
 use self::github_source::GitHubSource;
 use crate::author::Author;
 use crate::build::read_source;
+use crate::checkpoints::{CheckpointError, CheckpointWriter, WrittenCheckpoint};
 use crate::config::{PublisherConfig, SourceConfig};
 use crate::git_facts::{Commit, TreeState, read_commit};
 use crate::progress::Progress;
@@ -89,6 +91,7 @@ pub struct PublishService {
     author: Author,
     source: ReleaseSource,
     provisioned: bool,
+    checkpoints: Option<CheckpointWriter>,
 }
 
 #[derive(Debug)]
@@ -112,7 +115,7 @@ impl PublishService {
             Patience::KeepTrying => Connection::open_and_retry(&config.connection).await,
         };
         let connection = connection.map_err(StartError::Connect)?;
-        Ok(Self { config, connection, author, source, provisioned: false })
+        Ok(Self { config, connection, author, source, provisioned: false, checkpoints: None })
     }
 
     /// The connection.
@@ -178,6 +181,18 @@ impl PublishService {
         ensure_epoch(log, self.author.source().clone()).await.map_err(RunError::Epoch)?;
         self.provisioned = true;
         Ok(())
+    }
+
+    /// Has checkpoints signed with this key from now on.
+    pub fn sign_checkpoints_with(&mut self, key: SignerKey) {
+        self.checkpoints = Some(CheckpointWriter::new(key, Some(&self.config.state_dir)));
+    }
+
+    /// Writes a checkpoint of the log; `None` where nothing is new, or there is no key to sign with. Returns only after
+    /// the server has confirmed it.
+    pub async fn write_checkpoint(&mut self) -> Result<Option<WrittenCheckpoint>, CheckpointError> {
+        let Some(writer) = &mut self.checkpoints else { return Ok(None) };
+        writer.write(&EventLog::new(self.connection.clone()), &mut self.author).await
     }
 
     /// Sends what waits and closes the connection.

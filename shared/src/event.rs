@@ -6,12 +6,14 @@
 //! `contracts/schemas/`, a golden file under `shared/testdata/events/`. The compiler then points at every
 //! place that must decide about it.
 
+mod log_events;
 mod node_conditions;
 mod node_events;
 mod release_events;
 
 use serde_json::Value;
 
+pub use self::log_events::{Checkpointed, PreviousCheckpoint};
 pub use self::node_conditions::{
     FallbackActivated, FallbackCause, FallbackSource, RestoredRelease, Reverted, StaleDetected, TamperDamage,
     TamperDetected, TamperMode, TamperedPath, UpdateDetected,
@@ -87,7 +89,8 @@ bundle_events!(
     UpdateDetected,
     TamperDetected,
     Reverted,
-    EpochStarted
+    EpochStarted,
+    Checkpointed
 );
 
 /// An event this version can keep and show, but not apply.
@@ -116,14 +119,15 @@ impl BundleEvent {
             Self::UpdateDetected(data) => Some(&data.tag),
             Self::TamperDetected(data) => Some(&data.tag),
             Self::Reverted(data) => Some(&data.tag),
-            Self::EpochStarted(_) | Self::Unknown(_) => None,
+            Self::EpochStarted(_) | Self::Checkpointed(_) | Self::Unknown(_) => None,
         }
     }
 
-    /// What the envelope's `subject` says: the tag, or the stream of an epoch.
+    /// What the envelope's `subject` says: the tag, or the stream of an event about the log itself.
     pub(crate) fn envelope_subject(&self) -> Option<String> {
-        if let Self::EpochStarted(data) = self {
-            return Some(data.stream.clone());
+        if let Self::EpochStarted(EpochStarted { stream, .. }) | Self::Checkpointed(Checkpointed { stream, .. }) = self
+        {
+            return Some(stream.clone());
         }
         self.tag().map(ToString::to_string)
     }
@@ -147,6 +151,9 @@ impl BundleEvent {
             (Self::EpochStarted(data), Source::Publisher(_) | Source::Operator(_)) => {
                 Some(EventSubject::epoch_started(&data.stream))
             }
+            (Self::Checkpointed(data), Source::Publisher(_) | Source::Operator(_)) => {
+                Some(EventSubject::checkpointed(&data.stream))
+            }
             (Self::RefreshAttempt(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
             (Self::Staged(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
             (Self::Loaded(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
@@ -157,7 +164,14 @@ impl BundleEvent {
             (Self::UpdateDetected(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
             (Self::TamperDetected(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
             (Self::Reverted(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::Published(_) | Self::Promoted(_) | Self::Withdrawn(_) | Self::EpochStarted(_), Source::Node(_))
+            (
+                Self::Published(_)
+                | Self::Promoted(_)
+                | Self::Withdrawn(_)
+                | Self::EpochStarted(_)
+                | Self::Checkpointed(_),
+                Source::Node(_),
+            )
             | (
                 Self::RefreshAttempt(_)
                 | Self::Staged(_)

@@ -70,6 +70,8 @@ event_types! {
     Reverted = "reverted",
     /// A log begins, or begins again after a restore from backup.
     EpochStarted = "epoch_started",
+    /// What the log holds so far, signed.
+    Checkpointed = "checkpointed",
 }
 
 impl fmt::Display for EventType {

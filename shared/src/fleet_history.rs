@@ -129,6 +129,8 @@ impl FleetHistory {
         let EventEnvelope { source, time, incarnation, event, .. } = envelope;
         match event {
             BundleEvent::EpochStarted(data) => self.epoch = Some(data.epoch),
+            // Says nothing about the fleet, but about the log.
+            BundleEvent::Checkpointed(_) => {}
             BundleEvent::Published(data) => {
                 self.releases.entry((data.bundle.clone(), data.tag.clone())).or_insert((data, sequence));
             }

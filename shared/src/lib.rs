@@ -16,6 +16,7 @@
 
 pub mod archive;
 pub mod canonical_json;
+pub mod checkpoint;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod digest;
@@ -27,9 +28,12 @@ pub mod event_type;
 pub mod fleet_history;
 pub mod identifiers;
 pub mod limits;
+pub mod log_proof;
 pub mod log_verification;
+pub mod merkle;
 pub mod release;
 pub mod release_path;
+pub mod signed_note;
 pub mod source;
 pub mod subjects;
 pub mod verification;

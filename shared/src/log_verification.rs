@@ -1,22 +1,28 @@
-//! Proof that a log is what its writers wrote: numbering and hash chain of every source and incarnation.
+//! Proof that a log is what its writers wrote: numbering and hash chain of every source and incarnation, and the signed
+//! checkpoints among them.
 //!
 //! Pure and streaming: stored messages in, findings out. What it keeps is bounded for each incarnation, never for each
 //! event.
 //!
 //! What it cannot see by itself: that the very last events of an incarnation are missing, because nothing behind them
 //! names them; or that the last one was replaced by another valid one. The stream's own last sequence, the digest of an
-//! export, or somebody who remembers an earlier state can.
+//! export, or a checkpoint that somebody kept elsewhere can.
 
 mod chain;
+mod checkpoints;
 mod finding;
 
 use std::collections::BTreeMap;
 
 use self::chain::{Link, SourceChains};
+use self::checkpoints::CheckpointAudit;
 pub use self::finding::{Finding, Problem};
+use crate::checkpoint::SignedCheckpoint;
+use crate::digest::Sha256Digest;
 use crate::event::BundleEvent;
 use crate::event_envelope::EventEnvelope;
 use crate::fleet_history::StoredMessage;
+use crate::signed_note::VerifierKeys;
 use crate::source::Source;
 use crate::subjects::{EventSubject, Scope};
 use serde::Serialize;
@@ -41,6 +47,14 @@ pub struct VerificationReport {
     pub incarnations: u64,
     /// Events of unknown type or newer schema: chained like all others, but their data was not read.
     pub unknown: BTreeMap<String, u64>,
+    /// How many checkpoints it holds.
+    pub checkpoints: u64,
+    /// How many events the last of them speaks of.
+    pub checkpointed_up_to: u64,
+    /// Whether signatures were verified: only where keys are known.
+    pub signatures_verified: bool,
+    /// Merkle root over all messages; absent where one is missing.
+    pub root: Option<Sha256Digest>,
     /// How many findings there are.
     pub findings_total: u64,
     /// The findings by stream sequence, at most [`MAX_FINDINGS`].
@@ -52,6 +66,8 @@ pub struct VerificationReport {
 pub struct LogVerifier {
     sources: BTreeMap<Source, SourceChains>,
     unknown: BTreeMap<String, u64>,
+    checkpoints: CheckpointAudit,
+    signatures_verified: bool,
     findings: Vec<Finding>,
     findings_total: u64,
     events: u64,
@@ -60,10 +76,18 @@ pub struct LogVerifier {
 }
 
 impl LogVerifier {
-    /// Checks the next message.
-    pub fn check(&mut self, message: StoredMessage<'_>) {
+    /// A verifier that knows who may sign checkpoints, and checkpoints that were kept elsewhere. Without keys it compares
+    /// roots all the same.
+    pub fn new(keys: Option<VerifierKeys>, outside: Vec<SignedCheckpoint>) -> Self {
+        let signatures_verified = keys.is_some();
+        Self { checkpoints: CheckpointAudit::new(keys, outside), signatures_verified, ..Self::default() }
+    }
+
+    /// Checks the next message, with the id it was stored under where that is known to have been one.
+    pub fn check(&mut self, message: StoredMessage<'_>, message_id: Option<&str>) {
         self.events += 1;
         self.check_stream_order(&message);
+        self.checkpoints.add(&message);
         let (sequence, subject) = (message.stream_sequence, message.subject);
         let envelope = match EventEnvelope::parse(message.payload) {
             Ok(envelope) => envelope,
@@ -80,8 +104,18 @@ impl LogVerifier {
             self.add(Finding::at(sequence, subject).by(&envelope).with(Problem::Contradiction { reason }));
             return;
         }
+        let id = envelope.id.to_string();
+        if let Some(actual) = message_id.filter(|actual| **actual != *id) {
+            let problem = Problem::MessageId { expected: id, actual: shortened(actual) };
+            self.add(Finding::at(sequence, subject).by(&envelope).with(problem));
+        }
         if let BundleEvent::Unknown(unknown) = &envelope.event {
             *self.unknown.entry(unknown.event_type.to_string()).or_default() += 1;
+        }
+        if let BundleEvent::Checkpointed(data) = &envelope.event {
+            for problem in self.checkpoints.check(data, sequence) {
+                self.add(Finding::at(sequence, subject).by(&envelope).with(problem));
+            }
         }
         let link = Link::new(&message, &envelope);
         let chains = self.sources.entry(envelope.source.clone()).or_default();
@@ -112,6 +146,10 @@ impl LogVerifier {
         if let Some(last) = last_sequence.filter(|last| *last > read_to) {
             self.add(Finding::at(read_to + 1, "").with(Problem::MissingMessages { first: read_to + 1, last }));
         }
+        let outside: Vec<_> = self.checkpoints.outside_problems().collect();
+        for (size, problem) in outside {
+            self.add(Finding::at(size, "").with(problem));
+        }
         let sources = std::mem::take(&mut self.sources);
         let mut incarnations = 0;
         for (source, chains) in &sources {
@@ -130,6 +168,10 @@ impl LogVerifier {
             sources: sources.len() as u64,
             incarnations,
             unknown: self.unknown,
+            checkpoints: self.checkpoints.checkpoints(),
+            checkpointed_up_to: self.checkpoints.checkpointed_up_to(),
+            signatures_verified: self.signatures_verified,
+            root: self.checkpoints.root(),
             findings_total: self.findings_total,
             findings: self.findings,
         }
@@ -141,6 +183,10 @@ impl LogVerifier {
             self.findings.push(finding);
         }
     }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_default).collect()
 }
 
 /// How an event contradicts the subject it is stored under.

@@ -88,6 +88,11 @@ impl EventSubject {
         Self { event_type: EventType::EpochStarted, bundle: None, scope: Scope::Stream(stream.to_owned()) }
     }
 
+    /// Subject whose last message is the log's newest checkpoint: `bundle.checkpointed.log.stream.<stream>`.
+    pub fn checkpointed(stream: &str) -> Self {
+        Self { event_type: EventType::Checkpointed, bundle: None, scope: Scope::Stream(stream.to_owned()) }
+    }
+
     /// Subject whose last message is the channel's head.
     pub fn channel_head(bundle: &BundleName, channel: &ChannelName) -> Self {
         Self::new(EventType::Promoted, bundle.clone(), Scope::Channel(channel.clone()))

@@ -155,6 +155,9 @@ fn schemas_refuse_names_digests_and_words_outside_their_rule() {
         (EventType::TamperDetected, "paths", json!([{"path": "a", "damage": "burnt"}])),
         (EventType::Reverted, "restored", json!({"tag": "v1"})),
         (EventType::EpochStarted, "epoch", json!("0193b1c2-7e1f-4a55-8c11-0242ac120002")),
+        (EventType::Checkpointed, "root", json!("SBNJTRN+FjG7owHVrKtue7eqdM4RhdRWVl71HXN2d7I=")),
+        (EventType::Checkpointed, "proof", json!(["BA7816BF"])),
+        (EventType::Checkpointed, "previous", json!({"size": 1})),
     ];
     for (event_type, member, wrong) in cases {
         let mut altered = golden_value(&event_type);

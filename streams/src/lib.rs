@@ -23,6 +23,7 @@ pub mod event_writer;
 pub mod jetstream_api;
 pub mod layout;
 pub mod live_feed;
+pub mod log_keys;
 pub mod node_table;
 pub mod outbox;
 pub mod release_store;

@@ -11,6 +11,8 @@ pub(crate) enum Subject {
     Log,
     /// The log answers with a state that is older than what was seen.
     Outdated,
+    /// The log is not the one whose checkpoints this node has seen.
+    Checkpoint,
     /// The desired state cannot be understood.
     Head,
     /// The desired state cannot be carried out.

@@ -188,6 +188,7 @@ impl Catalogue {
             | BundleEvent::TamperDetected(_)
             | BundleEvent::Reverted(_)
             | BundleEvent::EpochStarted(_)
+            | BundleEvent::Checkpointed(_)
             | BundleEvent::Unknown(_) => {
                 tracing::warn!(event.sequence = stream_sequence, "an event of a newer version is left out");
             }

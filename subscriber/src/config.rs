@@ -10,6 +10,7 @@ mod emergency;
 mod faults;
 mod http;
 mod strict;
+mod log_check;
 mod timing;
 mod values;
 
@@ -27,6 +28,7 @@ pub use self::emergency::{EmergencyArguments, EmergencyConfig};
 pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
 pub use self::strict::{Requirement, StrictArguments};
+pub use self::log_check::{LogCheckArguments, LogCheckConfig};
 pub use self::timing::{TimingArguments, TimingConfig};
 use self::values::parsed;
 
@@ -65,6 +67,10 @@ pub struct AgentArguments {
     /// What follows a switch.
     #[command(flatten)]
     pub after_switch: AfterSwitchArguments,
+
+    /// The log's checkpoints.
+    #[command(flatten)]
+    pub log_check: LogCheckArguments,
 
     /// The HTTP interface.
     #[command(flatten)]
@@ -113,6 +119,9 @@ pub struct AgentConfig {
     pub emergency: EmergencyConfig,
     /// What follows a switch.
     pub after_switch: AfterSwitchConfig,
+    /// The log's checkpoints.
+    #[serde(flatten)]
+    pub log_check: LogCheckConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// What is odd about the options without being a fault.
@@ -141,6 +150,7 @@ impl AgentArguments {
         let bundles = self.bundles.check(faults);
         let timing = self.timing.check(faults);
         let after_switch = self.after_switch.check(faults);
+        let log_check = self.log_check.check(faults);
         let http = self.http.check(faults);
         let keep_releases = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", faults);
         let name = node.as_ref().map_or("", NodeName::as_str);
@@ -155,6 +165,7 @@ impl AgentArguments {
             log_format: self.log_format.into(),
             emergency,
             after_switch: after_switch?,
+            log_check: log_check?,
             http: http?,
             warnings: odd.into_iter().chain(self.http.warning()).collect(),
             connection: connection?,

@@ -12,6 +12,7 @@ use shared::subjects::{EVENT_STREAM, EventSubject, node_filter, withdrawals_filt
 use streams::event_log::{EventLog, ReadError, Reader, Snapshot};
 use streams::stored_event::StoredEvent;
 
+use crate::checkpoint_watch::ShownCheckpoint;
 use crate::config::Follow;
 use crate::node_state::LogPosition;
 use crate::plan::Withdrawn;
@@ -38,6 +39,8 @@ pub(crate) struct Reading {
     pub(crate) own_last_sequence: u64,
     /// Another writer has written under this node's name after us: its last event.
     pub(crate) rival: Option<(u64, Incarnation)>,
+    /// The log's newest checkpoint.
+    pub(crate) checkpoint: Option<ShownCheckpoint>,
     /// What could not be understood: alarms.
     pub(crate) oddities: Vec<String>,
 }
@@ -76,7 +79,7 @@ impl Question {
     }
 
     async fn read(&self, log: &EventLog) -> Result<Snapshot, ReadError> {
-        let few = [self.head().to_string(), epoch_subject(), node_filter(&self.node)];
+        let few = [self.head().to_string(), epoch_subject(), checkpoint_subject(), node_filter(&self.node)];
         let mut all = few.to_vec();
         all.push(withdrawals_filter(&self.bundle));
         match log.last_of(&all).await {
@@ -140,6 +143,7 @@ impl Question {
             withdrawn: reading.withdrawn,
             own_last_sequence: reading.own_last.max(reading.other_last.map_or(0, |(sequence, _)| sequence)),
             rival,
+            checkpoint: reading.checkpoint,
             oddities,
         }))
     }
@@ -154,12 +158,13 @@ struct Gathered {
     own_last: u64,
     /// The last one by anybody else: a second agent, or ourselves before this node lost its state.
     other_last: Option<(u64, Incarnation)>,
+    checkpoint: Option<ShownCheckpoint>,
 }
 
 impl Default for Gathered {
     fn default() -> Self {
         let withdrawn = Withdrawn { trees: BTreeSet::new(), contents: BTreeSet::new() };
-        Self { epoch: None, head: Head::Missing, withdrawn, own_last: 0, other_last: None }
+        Self { epoch: None, head: Head::Missing, withdrawn, own_last: 0, other_last: None, checkpoint: None }
     }
 }
 
@@ -175,6 +180,9 @@ impl Gathered {
         let sequence = stored.stream_sequence;
         match event {
             BundleEvent::EpochStarted(epoch) => self.epoch = Some(epoch.epoch),
+            BundleEvent::Checkpointed(data) => {
+                self.checkpoint = Some(ShownCheckpoint { stream_sequence: sequence, data });
+            }
             BundleEvent::Promoted(head) => self.head = Head::Channel(sequence, head),
             BundleEvent::Published(published) => self.head = Head::Pinned(sequence, published),
             BundleEvent::Withdrawn(withdrawn) => {
@@ -227,6 +235,10 @@ pub(crate) async fn announcement(
             Ok(None)
         }
     }
+}
+
+fn checkpoint_subject() -> String {
+    EventSubject::checkpointed(EVENT_STREAM).to_string()
 }
 
 fn epoch_subject() -> String {

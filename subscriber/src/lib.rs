@@ -19,6 +19,7 @@ mod bounded_command;
 pub mod cache;
 pub mod catalogue;
 pub mod checkout;
+mod checkpoint_watch;
 pub mod config;
 mod desired;
 mod durable_file;

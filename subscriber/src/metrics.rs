@@ -118,9 +118,10 @@ impl BundleMetrics {
             counter!(VERIFICATION_FAILURES, self.labels(&error.label())).increment(0);
         }
         let _ = histogram!(REFRESH_DURATION, self.labels(&[]));
+        crate::reconcile::log_watch::begin_metrics(self);
     }
 
-    fn labels(&self, others: &[(&'static str, &'static str)]) -> Vec<Label> {
+    pub(crate) fn labels(&self, others: &[(&'static str, &'static str)]) -> Vec<Label> {
         others.iter().map(Label::from).chain(self.label.clone()).collect()
     }
 }
@@ -174,6 +175,7 @@ fn describe() {
         counter!(REFUSED, "reason" => reason).increment(0);
     }
     describe_gauge!(BUILD, "Always 1; the label is the agent's version");
+    crate::reconcile::log_watch::describe_metrics();
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

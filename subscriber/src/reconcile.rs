@@ -12,6 +12,7 @@ mod cache_watch;
 mod disabled;
 mod effects;
 mod heartbeat;
+pub(crate) mod log_watch;
 mod look;
 mod node_alarms;
 mod pinning;

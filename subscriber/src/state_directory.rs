@@ -96,6 +96,11 @@ impl StateDirectory {
         self.path.join("outbox")
     }
 
+    /// Where the newest checkpoint of the log is remembered that the loop of this bundle has seen.
+    pub(crate) fn checkpoint(&self, bundle: &BundleName) -> PathBuf {
+        self.path.join(format!("checkpoint.{bundle}.json"))
+    }
+
     /// Reads the node's memory of a bundle; a new one where there is none. A file that cannot be understood is kept
     /// aside for people and counts as none; one of a newer version is refused.
     pub(crate) fn load(&self, bundle: &BundleName) -> Result<NodeState, StateError> {

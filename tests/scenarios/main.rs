@@ -11,6 +11,8 @@ mod bundle_commands;
 #[cfg(test)]
 mod channel_moves;
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
 mod configuration_file;
 #[cfg(test)]
 mod containers;

@@ -60,6 +60,7 @@ impl ReplayStep {
 fn change(before: &FleetTimeline, envelope: &EventEnvelope) -> String {
     match &envelope.event {
         BundleEvent::EpochStarted(data) => format!("epoch {}", data.epoch),
+        BundleEvent::Checkpointed(data) => format!("nothing: the log up to event {} is signed", data.size),
         BundleEvent::Published(data) => {
             if before.announcements.contains_key(&(data.bundle.clone(), data.tag.clone())) {
                 format!("nothing: {} {} was announced before", data.bundle, data.tag)

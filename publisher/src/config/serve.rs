@@ -11,6 +11,7 @@ use shared::daemon::api_keys::ApiKeys;
 use streams::connection_arguments::parse_duration;
 use streams::secret::Secret;
 
+use super::checkpoints::{CheckpointArguments, CheckpointConfig};
 use super::faults::{ConfigFaults, shown};
 use super::publisher::{PublisherArguments, PublisherConfig};
 use super::trigger_keys::read_keys;
@@ -63,6 +64,10 @@ pub struct ServeArguments {
     )]
     pub listen_without_key: bool,
 
+    /// Checkpoints of the log.
+    #[command(flatten)]
+    pub checkpoints: CheckpointArguments,
+
     /// What to publish.
     #[command(flatten)]
     pub publisher: PublisherArguments,
@@ -96,9 +101,11 @@ pub struct ServeConfig {
     pub schedule: Option<Schedule>,
     /// The HTTP side; `None` for none.
     pub listen: Option<Listen>,
+    /// Checkpoints of the log; `None` for none.
+    pub checkpoints: Option<CheckpointConfig>,
 }
 
-fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{}s", duration.as_secs_f64()))
 }
 
@@ -121,9 +128,10 @@ impl ServeArguments {
             OFF | "" => None,
             text => self.listen(text, trigger_keys, &mut faults),
         };
+        let checkpoints = self.checkpoints.check(&mut faults);
         match (publisher, interval) {
             (Some(publisher), Some(interval)) if faults.is_empty() => {
-                Ok(ServeConfig { publisher, interval, schedule, listen })
+                Ok(ServeConfig { publisher, interval, schedule, listen, checkpoints })
             }
             _ => Err(faults),
         }

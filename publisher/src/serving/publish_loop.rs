@@ -17,6 +17,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::checkpoint_schedule::CheckpointSchedule;
 use super::finished_run::{FinishedRun, RunResult};
 use super::run_queue::{QueuedRun, RunQueue};
 use super::service_metrics::{MetricsError, ServiceMetrics, count_missed, count_run};
@@ -70,7 +71,11 @@ pub async fn serve(config: ServeConfig, progress: &Progress, stop: &Cancellation
     let metrics = ServiceMetrics::install().map_err(ServeError::Metrics)?;
     let look_now = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     let service = PublishService::start(config.publisher.clone(), Patience::KeepTrying).await;
-    let service = service.map_err(ServeError::Start)?;
+    let mut service = service.map_err(ServeError::Start)?;
+    let checkpoints = config.checkpoints.as_ref().map(|checkpoints| {
+        service.sign_checkpoints_with(checkpoints.key.clone());
+        CheckpointSchedule::new(checkpoints.interval, checkpoints.key.verifier().to_string())
+    });
     let status = Arc::new(StatusBoard::new(&config, Utc::now()));
     let queue = Arc::new(RunQueue::default());
     let server = match &config.listen {
@@ -96,6 +101,7 @@ pub async fn serve(config: ServeConfig, progress: &Progress, stop: &Cancellation
         next_look: Instant::now(),
         next_scheduled_try: Instant::now(),
         said: String::new(),
+        checkpoints,
         config,
     };
     publish_loop.run(look_now, progress, stop).await;
@@ -117,6 +123,7 @@ struct PublishLoop {
     next_look: Instant,
     next_scheduled_try: Instant,
     said: String,
+    checkpoints: Option<CheckpointSchedule>,
 }
 
 /// What to do next.
@@ -136,6 +143,10 @@ impl PublishLoop {
             let due = self.look_at_the_clock(Utc::now());
             if let Some(task) = self.next_task(due, Instant::now()) {
                 self.perform(task, progress, stop).await;
+                continue;
+            }
+            if self.until_checkpoint(Instant::now()).is_some_and(|pause| pause.is_zero()) {
+                self.write_checkpoint(stop).await;
                 continue;
             }
             tokio::select! {
@@ -167,6 +178,7 @@ impl PublishLoop {
         if due.is_some() {
             pause = pause.min(self.next_scheduled_try.saturating_duration_since(now));
         }
+        pause = pause.min(self.until_checkpoint(now).unwrap_or(LONGEST_WAIT));
         let wall = Utc::now();
         let next = self.config.schedule.as_ref().and_then(|schedule| schedule.next_after(wall));
         if let Some(until_next) = next.and_then(|next| (next - wall).to_std().ok()) {
@@ -174,6 +186,23 @@ impl PublishLoop {
             pause = pause.min(until_next + Duration::from_millis(1));
         }
         pause
+    }
+
+    /// How long until a checkpoint is due; `None` while there is nothing to sign, or nobody to ask.
+    fn until_checkpoint(&self, now: Instant) -> Option<Duration> {
+        let schedule = self.checkpoints.as_ref()?;
+        (self.service.is_provisioned() && connected(self.service.connection())).then(|| schedule.pause(now))
+    }
+
+    async fn write_checkpoint(&mut self, stop: &CancellationToken) {
+        let outcome = tokio::select! {
+            outcome = self.service.write_checkpoint() => outcome,
+            () = too_late(stop) => return,
+        };
+        if let Some(schedule) = &mut self.checkpoints {
+            schedule.ended(outcome);
+            self.status.lock().checkpoints = Some(schedule.status());
+        }
     }
 
     /// The due time that waits, with new misses told to everybody.

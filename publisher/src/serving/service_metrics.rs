@@ -21,6 +21,8 @@ const POLLS: &str = "demon_publisher_source_polls_total";
 const CONNECTED: &str = "demon_publisher_connected";
 const READY: &str = "demon_publisher_ready";
 const REFUSED_TRIGGERS: &str = "demon_publisher_trigger_requests_refused_total";
+const CHECKPOINTS: &str = "demon_publisher_checkpoints_total";
+const CHECKPOINT_SIZE: &str = "demon_publisher_checkpoint_size";
 
 const BUCKETS: [f64; 9] = [0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 const TRIGGERS: [Trigger; 4] = [Trigger::Local, Trigger::Schedule, Trigger::WorkflowRun, Trigger::WorkflowDispatch];
@@ -76,6 +78,15 @@ fn describe() {
     describe_gauge!(CONNECTED, "Whether the server can be spoken to: 1 or 0.");
     describe_gauge!(READY, "Whether the publisher is connected and its last run ended well: 1 or 0.");
     describe_counter!(REFUSED_TRIGGERS, "Requests to publish that were refused for their key.");
+    describe_counter!(CHECKPOINTS, "Checkpoints of the log by whether they were written.");
+    describe_gauge!(
+        CHECKPOINT_SIZE,
+        "Up to which event the last checkpoint speaks that this process wrote; 0 before it."
+    );
+    for result in ["written", "failed"] {
+        counter!(CHECKPOINTS, "result" => result).absolute(0);
+    }
+    gauge!(CHECKPOINT_SIZE).set(0.0);
     for trigger in TRIGGERS {
         for result in RunResult::ALL {
             counter!(RUNS, "trigger" => trigger.as_str(), "result" => result.as_str()).absolute(0);
@@ -111,6 +122,20 @@ pub(super) fn count_run(run: &FinishedRun, duration: Duration) {
 /// Counts due times that were missed.
 pub(super) fn count_missed(missed: u64) {
     counter!(MISSED).increment(missed);
+}
+
+/// Counts a checkpoint that was written or not.
+pub(super) fn count_checkpoint(result: &'static str) {
+    counter!(CHECKPOINTS, "result" => result).increment(1);
+}
+
+/// Notes how far a checkpoint goes.
+pub(super) fn note_checkpoint_size(size: u64) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "stream sequences fit a double exactly for longer than streams last"
+    )]
+    gauge!(CHECKPOINT_SIZE).set(size as f64);
 }
 
 /// Counts a request whose key was refused.

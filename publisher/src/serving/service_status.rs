@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::event::Trigger;
 
+use super::checkpoint_schedule::CheckpointStatus;
 use super::finished_run::FinishedRun;
 use crate::config::ServeConfig;
 
@@ -60,6 +61,8 @@ pub struct ServiceStatus {
     pub last_release: Option<FinishedRun>,
     /// The schedule, where there is one.
     pub schedule: Option<ScheduleStatus>,
+    /// Checkpoints of the log, where they are signed here and one was tried.
+    pub checkpoints: Option<CheckpointStatus>,
 }
 
 impl ServiceStatus {
@@ -101,6 +104,7 @@ impl StatusBoard {
                 missed: 0,
                 last_missed: None,
             }),
+            checkpoints: None,
         }))
     }
 

@@ -290,7 +290,7 @@ impl FleetTimeline {
                 }
             }
             // The heads say all there is to say about these.
-            BundleEvent::EpochStarted(_) | BundleEvent::Unknown(_) => {}
+            BundleEvent::EpochStarted(_) | BundleEvent::Checkpointed(_) | BundleEvent::Unknown(_) => {}
         }
     }
 

@@ -96,6 +96,38 @@ pub enum Problem {
         /// What it names.
         named: Sha256Digest,
     },
+    /// The message's `Nats-Msg-Id` is not the event's id.
+    MessageId {
+        /// The event's id.
+        expected: String,
+        /// What it was stored under.
+        actual: String,
+    },
+    /// A checkpoint's root is not that of the events it speaks of: they were altered after it was signed.
+    CheckpointMismatch {
+        /// How many events it speaks of.
+        size: u64,
+        /// The root it states.
+        expected: Sha256Digest,
+        /// The root of these events.
+        actual: Sha256Digest,
+    },
+    /// A checkpoint that cannot be believed, or not be checked.
+    BadCheckpoint {
+        /// Why.
+        reason: String,
+    },
+    /// A checkpoint that was kept elsewhere is not one of this log: it is shorter, or another one.
+    OutsideCheckpoint {
+        /// How many events it speaks of.
+        size: u64,
+        /// The root it states.
+        expected: Sha256Digest,
+        /// The root of these events; absent where the log has fewer.
+        actual: Option<Sha256Digest>,
+        /// How many events without gap the log has.
+        available: u64,
+    },
 }
 
 impl Problem {
@@ -113,6 +145,10 @@ impl Problem {
             Self::Reordered { .. } => "reordered",
             Self::Altered { .. } => "altered",
             Self::UnknownPredecessor { .. } => "unknown_predecessor",
+            Self::MessageId { .. } => "message_id",
+            Self::CheckpointMismatch { .. } => "checkpoint_mismatch",
+            Self::BadCheckpoint { .. } => "bad_checkpoint",
+            Self::OutsideCheckpoint { .. } => "outside_checkpoint",
         }
     }
 }
@@ -148,6 +184,25 @@ impl fmt::Display for Problem {
             Self::UnknownPredecessor { named } => {
                 write!(formatter, "it follows an event with SHA-256 {named}, which its source did not write before it")
             }
+            Self::MessageId { expected, actual } => {
+                write!(formatter, "stored under the id `{actual}`, but the event's is `{expected}`")
+            }
+            Self::CheckpointMismatch { size, expected, actual } => write!(
+                formatter,
+                "it states root {expected} for events 1 to {size}, which have {actual}: they were altered after it was \
+                 signed"
+            ),
+            Self::BadCheckpoint { reason } => write!(formatter, "no good checkpoint: {reason}"),
+            Self::OutsideCheckpoint { size, actual: None, available, .. } => write!(
+                formatter,
+                "the checkpoint kept elsewhere speaks of events 1 to {size}, but the log has only {available}: it was \
+                 cut off, or is another one"
+            ),
+            Self::OutsideCheckpoint { size, expected, actual: Some(actual), .. } => write!(
+                formatter,
+                "the checkpoint kept elsewhere states root {expected} for events 1 to {size}, which have {actual}: it is \
+                 another log, or was altered"
+            ),
         }
     }
 }

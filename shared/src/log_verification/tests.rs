@@ -51,12 +51,15 @@ fn valid_log(writers: &[u8]) -> Vec<Message> {
 fn verify(log: &[Message]) -> VerificationReport {
     let mut verifier = LogVerifier::default();
     for message in log {
-        verifier.check(StoredMessage {
-            stream_sequence: message.stream_sequence,
-            stored_at: DateTime::UNIX_EPOCH,
-            subject: &message.subject,
-            payload: &message.payload,
-        });
+        verifier.check(
+            StoredMessage {
+                stream_sequence: message.stream_sequence,
+                stored_at: DateTime::UNIX_EPOCH,
+                subject: &message.subject,
+                payload: &message.payload,
+            },
+            None,
+        );
     }
     verifier.finish(None)
 }
@@ -150,7 +153,7 @@ fn the_streams_own_last_sequence_shows_a_cut_off_end() {
     for message in &valid_log(&[0, 0]) {
         let Message { stream_sequence, subject, payload } = message;
         let stored_at = DateTime::UNIX_EPOCH;
-        verifier.check(StoredMessage { stream_sequence: *stream_sequence, stored_at, subject, payload });
+        verifier.check(StoredMessage { stream_sequence: *stream_sequence, stored_at, subject, payload }, None);
     }
     let report = verifier.finish(Some(4));
     assert_eq!(report.findings[0].problem, Problem::MissingMessages { first: 3, last: 4 });
@@ -226,3 +229,5 @@ proptest! {
         prop_assert!(!verify(&log).clean);
     }
 }
+
+mod checkpoints;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::after_switch::AfterSwitch;
 use super::heartbeat::jittered;
+use super::log_watch::LogWatch;
 use super::look::catch_up_pause;
 use super::node_alarms::NodeAlarms;
 use super::pinning::KnownPin;
@@ -30,6 +31,7 @@ use super::wake_ups::{Wake, WakeUps};
 use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::{Alarms, Subject};
 use crate::cache::Cache;
+use crate::checkpoint_watch::CheckpointFile;
 use crate::config::{AgentConfig, BundleConfig};
 use crate::desired::Question;
 use crate::failures::FailureKind;
@@ -87,6 +89,7 @@ pub(super) struct Agent {
     /// Looks in a row for an announcement that was not there.
     pub(super) unannounced: u32,
     pub(super) outdated_since: Option<Instant>,
+    pub(super) log_watch: LogWatch,
     pub(super) unsaved: bool,
     pub(super) started_at: DateTime<Utc>,
     pub(super) view: watch::Sender<NodeReport>,
@@ -151,6 +154,7 @@ impl Agent {
         };
         let report = NodeReport::at_start(&config, &target, outbox.incarnation(), started_at);
         let shown = watch::Sender::new(AgentView::at_start(report.clone(), &config, &target));
+        let log_watch = LogWatch::new(CheckpointFile::at(memory.directory.checkpoint(&target.bundle)));
         let metrics = BundleMetrics::new(&config, &target.bundle);
         Self {
             reporter,
@@ -183,6 +187,7 @@ impl Agent {
             behind: 0,
             unannounced: 0,
             outdated_since: None,
+            log_watch,
             unsaved: false,
             started_at,
             view: watch::Sender::new(report),

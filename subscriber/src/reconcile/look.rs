@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::agent::Agent;
 use super::wake_ups::WakeUps;
 use crate::alarms::Subject;
+use crate::checkpoint_watch::LogState;
 use crate::config::Follow;
 use crate::desired::{Answer, Head, Reading, announcement};
 use crate::node_state::ReleaseId;
@@ -29,15 +30,18 @@ impl Agent {
         };
         self.first_look.cancel();
         match answer {
-            Ok(Answer::Current(reading)) => {
+            Ok(Answer::Current(mut reading)) => {
                 self.alarms.clear(Subject::Log);
                 self.alarms.clear(Subject::Outdated);
                 self.outdated_since = None;
+                let checkpoint = reading.checkpoint.take();
+                let state = LogState { epoch: reading.epoch, up_to_sequence: reading.up_to_sequence };
                 let verdict = self.judge_pin(&reading);
                 self.take(*reading, self.pinned_release(verdict));
                 self.settle_pin(verdict).await;
                 let announced = self.look_up_announcement().await;
                 wake_ups.await_announcement(self.desired.as_ref().map(|desired| &desired.tag));
+                self.watch_log(state, checkpoint).await;
                 announced.map_err(|error| self.unreadable(&error))?;
                 if self.end_impossible_pin().await {
                     // Without the pin the same answer says something else.
@@ -59,6 +63,7 @@ impl Agent {
                         ),
                     );
                 }
+                self.watch_outdated_log(up_to_sequence).await;
                 self.fruitless = self.fruitless.saturating_add(1);
                 Err(catch_up_pause(self.fruitless))
             }

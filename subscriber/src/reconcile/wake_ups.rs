@@ -211,6 +211,7 @@ impl Relevance {
                 | EventType::TamperDetected
                 | EventType::Reverted
                 | EventType::EpochStarted
+                | EventType::Checkpointed
                 | EventType::Other(_),
                 _,
             ) => false,
