@@ -19,7 +19,7 @@ pub(crate) struct AgentView {
     pub disabled: bool,
     /// The cache directory.
     pub cache: PathBuf,
-    /// Whether a connection stands.
+    /// Whether a connection stands, the log can be read over it, and news arrives.
     pub connected: bool,
     /// The running release was found in place at the start, and its files are being compared.
     pub verifying: bool,

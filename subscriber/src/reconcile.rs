@@ -16,6 +16,7 @@ mod show;
 mod trial;
 mod view;
 mod wake_ups;
+mod watchdog;
 
 use std::io;
 use std::sync::Arc;

@@ -25,6 +25,8 @@ mod event_log;
 #[cfg(test)]
 mod events_commands;
 #[cfg(test)]
+mod feed_watchdog;
+#[cfg(test)]
 mod fetch_bundle;
 #[cfg(test)]
 mod fleet_commands;
@@ -69,6 +71,8 @@ mod publisher_service_http;
 #[cfg(test)]
 mod publisher_service_schedule;
 #[cfg(test)]
+mod refused_login;
+#[cfg(test)]
 mod release_store;
 #[cfg(test)]
 mod scripts_node;
@@ -80,6 +84,8 @@ mod scripts_validate;
 mod shared_state;
 #[cfg(test)]
 mod stored_events;
+#[cfg(test)]
+mod switch_hook;
 #[cfg(test)]
 mod tampering;
 #[cfg(test)]

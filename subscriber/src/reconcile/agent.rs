@@ -64,6 +64,10 @@ pub(super) struct Agent {
     pub(super) intact: bool,
     /// What the last switch began: telling the application, and its release's trial.
     pub(super) after_switch: Option<AfterSwitch>,
+    /// Live messages do not arrive.
+    pub(super) feed_silent: bool,
+    /// The last look at the log failed.
+    pub(super) log_unreadable: bool,
     /// The current release was found in place at the start, and its files are not compared yet.
     pub(super) verifying: bool,
     /// Releases in the cache that are not what they should be.
@@ -155,6 +159,8 @@ impl Agent {
             known_pin: KnownPin::default(),
             intact: false,
             after_switch: None,
+            feed_silent: false,
+            log_unreadable: false,
             verifying: false,
             damaged: BTreeSet::new(),
             staged: None,
@@ -207,7 +213,7 @@ impl Agent {
                     wake = wake_ups.next(timer) => wake,
                 };
                 match wake {
-                    Wake::Outbox => self.show(),
+                    Wake::Outbox | Wake::Connection => self.show(),
                     // A release that failed is exchanged at once, whatever the network does.
                     Wake::AfterSwitch => self.settle_after_switch(wake_ups).await,
                     Wake::Live | Wake::Cache | Wake::Timer => break,
@@ -247,6 +253,7 @@ impl Agent {
     /// Looks at the log and does what follows from it. Returns how long to rest at most.
     async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
         self.report_switches().await;
+        self.look_after_feed(wake_ups).await;
         self.refresh_pin().await;
         self.check_current().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
@@ -281,7 +288,8 @@ impl Agent {
             self.save().await;
         }
         let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));
-        rest.min(jittered(self.config.interval)).min(collect_in.unwrap_or(Duration::MAX))
+        let feed_in = wake_ups.feed_due_in();
+        rest.min(jittered(self.config.interval)).min(collect_in.unwrap_or(Duration::MAX)).min(feed_in)
     }
 
     /// The release that is current, as far as it is known to be intact.

@@ -33,6 +33,8 @@ impl Agent {
                 self.alarms.clear(Subject::Log);
                 self.alarms.clear(Subject::Outdated);
                 self.outdated_since = None;
+                self.log_unreadable = false;
+                wake_ups.read_head(&reading.head);
                 let verdict = self.judge_pin(&reading);
                 self.take(*reading, self.pinned_release(verdict));
                 self.settle_pin(verdict).await;
@@ -70,6 +72,7 @@ impl Agent {
     }
 
     fn unreadable(&mut self, error: &ReadError) -> Duration {
+        self.log_unreadable = true;
         self.alarms.raise(Subject::Log, ErrorChain(error).to_string());
         self.pause()
     }

@@ -66,7 +66,12 @@ impl Agent {
             self.rivalry.noticed_by_outbox(outbox.rivals_noticed, rival.incarnation, now);
         }
         self.alarms.set(Subject::Rival, self.rivalry.alarm(&self.config.node, now));
-        self.alarms.set(Subject::Outbox, outbox.blocked.map(|reason| format!("events wait in the outbox: {reason}")));
+        let blocked = outbox.blocked.map(|reason| format!("events wait in the outbox: {reason}"));
+        let refused = (outbox.refused > 0).then(|| {
+            format!("{} events could not be recorded since the start and are in the agent's log only", outbox.refused)
+        });
+        let complaints: Vec<String> = blocked.into_iter().chain(refused).collect();
+        self.alarms.set(Subject::Outbox, (!complaints.is_empty()).then(|| complaints.join("; ")));
         let fault = self.connection.status().last_fault.map(|fault| fault.to_string());
         let alarms: Vec<String> = self.alarms.texts().map(str::to_owned).chain(fault).collect();
         let report = NodeReport {

@@ -51,7 +51,7 @@ impl Agent {
             disabled: false,
             cache: self.config.cache.clone(),
             verifying: self.verifying,
-            connected: status.state == ConnectionState::Connected,
+            connected: status.state == ConnectionState::Connected && !self.feed_silent && !self.log_unreadable,
             connection_fault: status.last_fault.map(|fault| fault.to_string()),
             manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
             git_sha: active.and_then(|(_, git_sha)| git_sha),
