@@ -1,5 +1,6 @@
 //! A wrong password and a denied permission are told as what they are, soon; and a restart without a server serves on.
 
+use std::fs::File;
 use std::time::Duration;
 
 use acceptance::agent::{Agent, AgentDirectories};
@@ -8,7 +9,6 @@ use acceptance::operations::publish_contracts;
 use acceptance::sample_trees::contracts;
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::World;
-use subscriber::cache::Cache;
 
 /// Far below the time between two looks at the log, which is 30 seconds: nothing else would show it so soon.
 const SOON: Duration = Duration::from_secs(10);
@@ -63,7 +63,9 @@ async fn without_a_server_the_release_is_served_before_it_is_verified_again() {
     world.server.kill().await;
 
     // Whoever holds the cache's lock holds up the start: verification comes after it.
-    let lock = Cache::new(agent.cache()).lock().await.expect("the lock can be had");
+    let path = agent.cache().with_extension("lock");
+    let lock = File::options().write(true).open(path).expect("the lock file is there");
+    lock.lock().expect("nobody holds it any more");
     let mut agent = Agent::start("again", command, directories, world.directory());
     let address = agent.http_address().await;
     eventually("the release, not yet verified", PATIENCE, async || {
