@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use acceptance::agent::{Agent, AgentDirectories};
+use acceptance::handmade_release::{HandmadeRelease, contracts_files};
 use acceptance::http_request::get;
 use acceptance::operations::publish_contracts;
 use acceptance::sample_trees::contracts;
@@ -10,9 +11,15 @@ use acceptance::stored_log::EVENT_STREAM;
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::World;
 use serde_json::{Value, json};
+use streams::release_store::ReleaseStore;
 
 async fn published(world: &World, tag: &str) {
     publish_contracts(world, &contracts(world.directory()), tag).await;
+}
+
+async fn announced_by_hand(world: &World, tag: &str) {
+    let store = ReleaseStore::new(world.operator().await);
+    HandmadeRelease::stored(&store, "contracts", tag, &contracts_files(tag)).await.announced(&world.log().await).await;
 }
 
 /// Changes the stream's settings behind everybody's back.
@@ -54,7 +61,8 @@ async fn a_feed_that_delivers_nothing_is_noticed_while_reads_go_on() {
 
     // Whoever republishes elsewhere: subscriptions stand, and nothing comes.
     reconfigure(&world, |config| config["republish"]["dest"] = json!("elsewhere.>")).await;
-    published(&world, "v2").await;
+    // The publisher would refuse such a stream.
+    announced_by_hand(&world, "v2").await;
     agent.switched_to("v2").await;
     connected(address, false, "live messages do not arrive").await;
     agent.process.log_line("the new subscription", PATIENCE, |line| line.contains("subscribing anew")).await;
