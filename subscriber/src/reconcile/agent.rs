@@ -64,10 +64,7 @@ pub(super) struct Agent {
     pub(super) intact: bool,
     /// What the last switch began: telling the application, and its release's trial.
     pub(super) after_switch: Option<AfterSwitch>,
-    /// Live messages do not arrive.
-    pub(super) feed_silent: bool,
-    /// The last look at the log failed.
-    pub(super) log_unreadable: bool,
+    pub(super) deafness: Deafness,
     /// The current release was found in place at the start, and its files are not compared yet.
     pub(super) verifying: bool,
     /// Releases in the cache that are not what they should be.
@@ -94,6 +91,15 @@ pub(super) struct Agent {
     pub(super) manifest: Option<(ReleaseId, Option<ManifestFacts>)>,
     pub(super) shown: watch::Sender<AgentView>,
     pub(super) first_look: CancellationToken,
+}
+
+/// What does not get through although a connection may stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Deafness {
+    /// Live messages do not arrive.
+    pub(super) feed_silent: bool,
+    /// The last look at the log failed.
+    pub(super) log_unreadable: bool,
 }
 
 /// What the agent remembers, and where.
@@ -159,8 +165,7 @@ impl Agent {
             known_pin: KnownPin::default(),
             intact: false,
             after_switch: None,
-            feed_silent: false,
-            log_unreadable: false,
+            deafness: Deafness::default(),
             verifying: false,
             damaged: BTreeSet::new(),
             staged: None,

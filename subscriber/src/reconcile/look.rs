@@ -33,7 +33,7 @@ impl Agent {
                 self.alarms.clear(Subject::Log);
                 self.alarms.clear(Subject::Outdated);
                 self.outdated_since = None;
-                self.log_unreadable = false;
+                self.deafness.log_unreadable = false;
                 wake_ups.read_head(&reading.head);
                 let verdict = self.judge_pin(&reading);
                 self.take(*reading, self.pinned_release(verdict));
@@ -72,7 +72,7 @@ impl Agent {
     }
 
     fn unreadable(&mut self, error: &ReadError) -> Duration {
-        self.log_unreadable = true;
+        self.deafness.log_unreadable = true;
         self.alarms.raise(Subject::Log, ErrorChain(error).to_string());
         self.pause()
     }

@@ -9,7 +9,7 @@ impl Agent {
     pub(super) async fn look_after_feed(&mut self, wake_ups: &mut WakeUps) {
         wake_ups.look_after_feed().await;
         let fault = wake_ups.feed_fault();
-        self.feed_silent = fault.is_some();
+        self.deafness.feed_silent = fault.is_some();
         self.alarms.set(Subject::Feed, fault);
     }
 }
