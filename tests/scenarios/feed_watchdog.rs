@@ -60,14 +60,14 @@ async fn a_feed_that_delivers_nothing_is_noticed_while_reads_go_on() {
     connected(address, true, "").await;
 
     // Whoever republishes elsewhere: subscriptions stand, and nothing comes.
-    reconfigure(&world, |config| config["republish"]["dest"] = json!("elsewhere.>")).await;
+    reconfigure(&world, |config| config["republish"]["dest"] = json!("elsewhere.bundle.>")).await;
     // The publisher would refuse such a stream.
     announced_by_hand(&world, "v2").await;
     agent.switched_to("v2").await;
     connected(address, false, "live messages do not arrive").await;
     agent.process.log_line("the new subscription", PATIENCE, |line| line.contains("subscribing anew")).await;
 
-    reconfigure(&world, |config| config["republish"]["dest"] = json!("live.>")).await;
+    reconfigure(&world, |config| config["republish"]["dest"] = json!("live.bundle.>")).await;
     published(&world, "v3").await;
     agent.switched_to("v3").await;
     connected(address, true, "").await;

@@ -41,7 +41,7 @@ async fn a_denied_permission_is_named_in_status_and_log() {
     let address = agent.http_address().await;
     eventually("the denial in the status", SOON, async || {
         let status = get(address, "/api/contracts/status", &[]).await;
-        satisfied(status.body.contains("Permissions Violation for Subscription"), || status.body.clone())
+        satisfied(status.body.contains("Permissions Violation for "), || status.body.clone())
     })
     .await;
     assert!(agent.process.log().contains("_INBOX_n1"), "the log names the subject: {}", agent.process.log());
