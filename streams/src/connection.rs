@@ -36,7 +36,8 @@ const SUBSCRIPTION_CAPACITY: usize = 4096;
 /// Complaints kept for a listener that is slow.
 const FAULT_CAPACITY: usize = 256;
 const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(30);
-const FIRST_RECONNECT_DELAY: Duration = Duration::from_millis(100);
+/// The first attempts of a fleet that lost its server at once are spread over this span.
+const FIRST_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 /// A connection that could not be opened.
 #[derive(Debug, Error)]
@@ -356,6 +357,30 @@ mod tests {
         assert_eq!(reconnect_delay(usize::MAX, 1.0), LONGEST_RECONNECT_DELAY);
         assert_eq!(reconnect_delay(usize::MAX, 0.5), LONGEST_RECONNECT_DELAY / 2);
         assert_eq!(reconnect_delay(0, 0.0), Duration::ZERO);
+    }
+
+    /// How many of a fleet arrive within the busiest 100 ms, where all lose the server at once and it is back after a while.
+    fn busiest_moment(fleet: u32, back_after: Duration) -> u32 {
+        let mut arrivals: std::collections::BTreeMap<u128, u32> = std::collections::BTreeMap::new();
+        for agent in 0..fleet {
+            let (mut now, mut attempt) = (Duration::ZERO, 0_u32);
+            while attempt == 0 || now < back_after {
+                attempt += 1;
+                // Evenly spread, and in another order for each attempt.
+                let turn = agent.wrapping_mul(2 * attempt + 7919) % fleet;
+                now += reconnect_delay(attempt as usize, (f64::from(turn) + 0.5) / f64::from(fleet));
+            }
+            *arrivals.entry(now.as_millis() / 100).or_default() += 1;
+        }
+        arrivals.into_values().max().unwrap_or(0)
+    }
+
+    #[test]
+    fn a_fleet_does_not_return_all_at_once() {
+        for (seconds, share) in [(0, 8), (1, 8), (10, 20), (60, 40), (600, 100)] {
+            let busiest = busiest_moment(10_000, Duration::from_secs(seconds));
+            assert!(busiest <= 10_000 / share, "back after {seconds} s: {busiest} in 100 ms");
+        }
     }
 
     #[tokio::test]

@@ -126,10 +126,11 @@ impl Outbox {
         let inner = Arc::clone(&self.inner);
         let recorded =
             tokio::task::spawn_blocking(move || inner.queue.push(&Source::Node(inner.node.clone()), draft)).await;
-        match recorded {
-            Ok(recorded) => recorded?,
-            Err(_cancelled) => return Err(RecordError::Queue(QueueError::Interrupted)),
+        let recorded = recorded.unwrap_or(Err(RecordError::Queue(QueueError::Interrupted)));
+        if recorded.is_err() {
+            self.inner.status.send_modify(|status| status.refused += 1);
         }
+        recorded?;
         self.inner.status.send_modify(|status| status.waiting = self.inner.queue.len());
         self.inner.recorded.notify_one();
         Ok(())

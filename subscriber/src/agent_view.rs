@@ -22,7 +22,7 @@ pub(crate) struct AgentView {
     pub cache: PathBuf,
     /// Whether the log has said, since the start, what this node should run.
     pub looked: bool,
-    /// Whether a connection stands.
+    /// Whether a connection stands, the log can be read over it, and news arrives.
     pub connected: bool,
     /// The running release was found in place at the start, and its files are being compared.
     pub verifying: bool,

@@ -25,6 +25,8 @@ pub(crate) enum Subject {
     Rival,
     /// Events do not get through.
     Outbox,
+    /// Live messages do not arrive.
+    Feed,
     /// The application could not be told of a switch.
     SwitchHook,
 }

@@ -25,6 +25,7 @@ mod desired;
 mod durable_file;
 pub mod entry_point;
 mod failures;
+mod feed_watchdog;
 mod fetch;
 mod health_check;
 mod http;

@@ -168,7 +168,15 @@ enum Obstacle {
 pub(crate) fn next_step(situation: &Situation<'_>) -> Step {
     let obstacle = situation.desired.map(|desired| situation.obstacle(desired));
     if let (Some(desired), Some(Obstacle::None)) = (situation.desired, &obstacle) {
-        return situation.toward(&desired.release, Idle::Converged, Step::Fetch(desired.release.clone()));
+        let step = situation.toward(&desired.release, Idle::Converged, Step::Fetch(desired.release.clone()));
+        let has_failed = situation.active.is_some_and(|active| situation.is_rejected(&active.id));
+        // A fetch takes its time; what has failed is not run for so long.
+        return match situation.fallback() {
+            Some(fallback) if has_failed && matches!(step, Step::Fetch(_)) => {
+                situation.toward(&fallback.id, Idle::Rejected, Step::Reuse(fallback.id.clone()))
+            }
+            Some(_) | None => step,
+        };
     }
     if let Some(Obstacle::Contradiction(refusal)) = obstacle {
         return Step::Refuse(refusal);

@@ -21,6 +21,7 @@ mod show;
 mod trial;
 mod view;
 mod wake_ups;
+mod watchdog;
 
 use std::io;
 use std::path::PathBuf;

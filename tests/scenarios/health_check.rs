@@ -206,9 +206,10 @@ async fn without_a_server_a_bad_release_gives_way_all_the_same() {
     application.breaks_with("v2");
     agent.switched_to("v1").await;
     drop(paused);
+    let command = application.agent_command(&world, "60m");
     world.server.kill().await;
     agent.process.kill();
-    let mut agent = start(&world, application.agent_command(&world, "60m"), "third");
+    let mut agent = start(&world, command, "third");
     let address = agent.http_address().await;
     eventually("the release", PATIENCE, async || {
         let status = standing(address).await;

@@ -33,6 +33,8 @@ mod event_log;
 #[cfg(test)]
 mod events_commands;
 #[cfg(test)]
+mod feed_watchdog;
+#[cfg(test)]
 mod fetch_bundle;
 #[cfg(test)]
 mod fleet_commands;
@@ -81,6 +83,8 @@ mod publisher_service_http;
 #[cfg(test)]
 mod publisher_service_schedule;
 #[cfg(test)]
+mod refused_login;
+#[cfg(test)]
 mod release_store;
 #[cfg(test)]
 mod scripts_node;
@@ -95,6 +99,8 @@ mod shared_state;
 #[cfg(test)]
 mod store_commands;
 mod stored_events;
+#[cfg(test)]
+mod switch_hook;
 #[cfg(test)]
 mod tampering;
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct OutboxStatus {
     pub last_stream_sequence: Option<u64>,
     /// Why the first event in the queue is not getting through, if it is not.
     pub blocked: Option<String>,
+    /// Events of this process that could not be recorded: the disk fails, or as many wait as may.
+    pub refused: u64,
     /// The last other writer noticed under this node's name: an alarm. Both keep running.
     pub rival: Option<Rival>,
     /// How often one was noticed.

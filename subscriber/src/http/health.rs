@@ -106,7 +106,11 @@ fn missing(requirement: Requirement, view: &AgentView, stale_after: TimeDelta, n
     }
     match requirement {
         Requirement::Connected => {
-            let fault = || view.connection_fault.as_deref().unwrap_or("not connected yet");
+            let fault = || {
+                view.connection_fault
+                    .as_deref()
+                    .unwrap_or("not yet, or the log cannot be read, or news does not arrive")
+            };
             (!view.connected).then(|| format!("no connection to NATS: {}", fault()))
         }
         Requirement::Fresh => view.is_stale(stale_after, now).then(|| "the running release is stale".to_owned()),

@@ -245,6 +245,12 @@ fn a_release_that_failed_its_health_check_is_better_than_none_and_gives_way_to_t
     assert_eq!(node.step(), Step::Idle(Idle::Rejected));
     node.desired = Some(desired(4));
     assert_eq!(node.step(), Step::Fetch(release(4)));
+    // Where there is something to return to, that comes before what takes longer.
+    node.previous = vec![loaded(1)];
+    node.on_disk.insert(release(1));
+    assert_eq!(node.step(), Step::Reuse(release(1)));
+    node.on_disk.insert(release(4));
+    assert_eq!(node.step(), Step::Reuse(release(4)));
 }
 
 #[test]
@@ -354,6 +360,7 @@ proptest! {
         prop_assume!(tree_digest == goal.release.tree_digest);
         prop_assume!(!node.withdrawn.holds(tree_digest, Some(content_digest)));
         prop_assume!(node.failures.blocked_until(&goal.failure_key(), now(), &RETRY).is_none());
+        prop_assume!(node.trials.rejection(goal.release.tree_digest).is_none());
         node.unfetchable.clear();
         for _ in 0..16 {
             let step = node.step();

@@ -71,6 +71,7 @@ pub(super) struct Agent {
     pub(super) intact: bool,
     /// What the last switch began: telling the application, and its release's trial.
     pub(super) after_switch: Option<AfterSwitch>,
+    pub(super) deafness: Deafness,
     /// The current release was found in place at the start, and its files are not compared yet.
     pub(super) verifying: bool,
     /// Releases in the cache that are not what they should be.
@@ -101,6 +102,15 @@ pub(super) struct Agent {
     pub(super) first_look: CancellationToken,
     /// Whether the log has said what this node should run.
     pub(super) looked: bool,
+}
+
+/// What does not get through although a connection may stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Deafness {
+    /// Live messages do not arrive.
+    pub(super) feed_silent: bool,
+    /// The last look at the log failed.
+    pub(super) log_unreadable: bool,
 }
 
 /// What the agent remembers of its bundle, and where.
@@ -178,6 +188,7 @@ impl Agent {
             known_pin: KnownPin::default(),
             intact: false,
             after_switch: None,
+            deafness: Deafness::default(),
             verifying: false,
             damaged: BTreeSet::new(),
             staged: None,
@@ -225,7 +236,7 @@ impl Agent {
                     wake = wake_ups.next(timer) => wake,
                 };
                 match wake {
-                    Wake::Outbox => self.show(),
+                    Wake::Outbox | Wake::Connection => self.show(),
                     // A release that failed is exchanged at once, whatever the network does.
                     Wake::AfterSwitch => self.settle_after_switch(wake_ups).await,
                     Wake::Live | Wake::Cache | Wake::Timer => break,
@@ -265,6 +276,7 @@ impl Agent {
     /// Looks at the log and does what follows from it. Returns how long to rest at most.
     async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
         self.report_switches().await;
+        self.look_after_feed(wake_ups).await;
         self.refresh_pin().await;
         self.check_current().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
@@ -299,7 +311,9 @@ impl Agent {
             self.save().await;
         }
         let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));
-        rest.min(jittered(self.config.timing.interval)).min(collect_in.unwrap_or(Duration::MAX))
+        let feed_in = wake_ups.feed_due_in();
+        let interval = jittered(self.config.timing.interval);
+        rest.min(interval).min(collect_in.unwrap_or(Duration::MAX)).min(feed_in)
     }
 
     /// The release that is current, as far as it is known to be intact.

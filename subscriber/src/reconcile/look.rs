@@ -36,6 +36,8 @@ impl Agent {
                 self.outdated_since = None;
                 let checkpoint = reading.checkpoint.take();
                 let state = LogState { epoch: reading.epoch, up_to_sequence: reading.up_to_sequence };
+                self.deafness.log_unreadable = false;
+                wake_ups.read_head(&reading.head);
                 let verdict = self.judge_pin(&reading);
                 self.take(*reading, self.pinned_release(verdict));
                 self.settle_pin(verdict).await;
@@ -76,6 +78,7 @@ impl Agent {
     }
 
     fn unreadable(&mut self, error: &ReadError) -> Duration {
+        self.deafness.log_unreadable = true;
         self.alarms.raise(Subject::Log, ErrorChain(error).to_string());
         self.pause()
     }

@@ -83,7 +83,12 @@ impl NodeAlarms {
             rivalry.noticed_by_outbox(outbox.rivals_noticed, rival.incarnation, now);
         }
         alarms.set(Subject::Rival, rivalry.alarm(&self.node, now));
-        alarms.set(Subject::Outbox, outbox.blocked.map(|reason| format!("events wait in the outbox: {reason}")));
+        let blocked = outbox.blocked.map(|reason| format!("events wait in the outbox: {reason}"));
+        let refused = (outbox.refused > 0).then(|| {
+            format!("{} events could not be recorded since the start and are in the agent's log only", outbox.refused)
+        });
+        let complaints: Vec<String> = blocked.into_iter().chain(refused).collect();
+        alarms.set(Subject::Outbox, (!complaints.is_empty()).then(|| complaints.join("; ")));
         let fault = self.connection.status().last_fault.map(|fault| fault.to_string());
         alarms.texts().map(str::to_owned).chain(fault).collect()
     }

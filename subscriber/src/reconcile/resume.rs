@@ -99,7 +99,12 @@ impl Agent {
 
     /// Removes old releases and leftovers. What cannot be removed is tried again later.
     pub(super) async fn collect(&mut self) {
-        let previous: Vec<Tag> = self.state.previous.iter().map(|release| release.id.tag.clone()).collect();
+        // The first one always stays: the one that has proved itself, where the running release still has to.
+        let proven = self.state.previous.iter().find(|release| self.state.trials.is_good(&release.id));
+        let first = proven.map(|release| release.id.tag.clone());
+        let rest =
+            self.state.previous.iter().map(|release| release.id.tag.clone()).filter(|tag| Some(tag) != first.as_ref());
+        let previous: Vec<Tag> = first.clone().into_iter().chain(rest).collect();
         let (cache, keep) = (self.cache.clone(), self.config.keep_releases);
         let collected = async {
             let lock = cache.lock().await?;

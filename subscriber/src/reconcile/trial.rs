@@ -195,9 +195,11 @@ impl Agent {
         }
     }
 
-    /// Waits until the running release has failed its trial. Cancel safe; holds nothing of the agent.
+    /// Waits until the running release fails its trial; for ever where that is known already. Cancel safe; holds nothing
+    /// of the agent.
     pub(super) fn trial_failed(&self) -> impl Future<Output = ()> + use<> {
-        let failed = self.after_switch.as_ref().map(AfterSwitch::failed);
+        let on_trial = self.state.trials.trial.is_some();
+        let failed = self.after_switch.as_ref().filter(|_| on_trial).map(AfterSwitch::failed);
         async move {
             match failed {
                 Some(failed) => failed.await,

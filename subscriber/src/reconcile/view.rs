@@ -7,7 +7,7 @@ use chrono::Utc;
 use streams::connection::ConnectionState;
 use tokio::task::spawn_blocking;
 
-use super::agent::Agent;
+use super::agent::{Agent, Deafness};
 use crate::agent_view::{AgentView, Cause, ManifestFacts, Trouble};
 use crate::cache::Cache;
 use crate::failures::{FailureKey, FailureKind};
@@ -52,7 +52,7 @@ impl Agent {
             cache: self.target.cache.clone(),
             verifying: self.verifying,
             looked: self.looked,
-            connected: status.state == ConnectionState::Connected,
+            connected: status.state == ConnectionState::Connected && self.deafness == Deafness::default(),
             connection_fault: status.last_fault.map(|fault| fault.to_string()),
             manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
             git_sha: active.and_then(|(_, git_sha)| git_sha),

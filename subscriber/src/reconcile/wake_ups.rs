@@ -9,17 +9,21 @@ use std::time::Duration;
 use rand::RngExt as _;
 use shared::event_type::EventType;
 use shared::identifiers::Tag;
-use shared::subjects::{EventSubject, Scope, live_wake_ups};
-use streams::connection::{ConnectedAgain, Connection};
+use shared::subjects::{EventSubject, LIVE_PREFIX, Scope, live_wake_ups};
+use streams::connection::{ConnectedAgain, Connection, ConnectionStatus};
 use streams::live_feed::{LiveFeed, WakeUp};
 use streams::outbox::{Outbox, OutboxStatus};
+use streams::server_fault::{DeniedOperation, ServerFault};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cache_watch::CacheWatch;
 use crate::cache::Cache;
 use crate::config::{BundleConfig, Follow};
+use crate::desired::Head;
+use crate::feed_watchdog::{FeedCare, FeedWatchdog};
 use crate::local_pin::PinStamp;
 
 /// How long a claimed place in the log is waited for.
@@ -44,6 +48,8 @@ pub(super) enum Wake {
     Timer,
     /// The outbox has something to show; the log need not be read for that.
     Outbox,
+    /// The connection or what the server said about it changed; the log need not be read for that.
+    Connection,
     /// What the last switch began has come further.
     AfterSwitch,
 }
@@ -55,6 +61,9 @@ pub(super) struct WakeUps {
     again: ConnectedAgain,
     hangup: Signal,
     outbox: watch::Receiver<OutboxStatus>,
+    status: watch::Receiver<ConnectionStatus>,
+    faults: broadcast::Receiver<ServerFault>,
+    watchdog: FeedWatchdog,
     relevance: Relevance,
     cache: CacheWatch,
     floor: Option<Floor>,
@@ -77,6 +86,9 @@ impl WakeUps {
             again: connection.connected_again(),
             hangup: signal(SignalKind::hangup())?,
             outbox: outbox.status(),
+            status: connection.watch_status(),
+            faults: connection.server_faults(),
+            watchdog: FeedWatchdog::default(),
             relevance: Relevance { target: target.clone(), awaited: None },
             cache: CacheWatch::new(Cache::new(&target.cache)),
             floor: None,
@@ -117,8 +129,9 @@ impl WakeUps {
             biased;
             _ = self.hangup.recv() => Wake::Hangup,
             () = again(&mut self.again) => Wake::Connected,
-            () = self.relevance.live(&mut self.feed, &mut self.floor) => Wake::Live,
+            () = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog) => Wake::Live,
             Ok(()) = self.outbox.changed() => Wake::Outbox,
+            Ok(()) = self.status.changed() => Wake::Connection,
             () = self.cache.changed() => Wake::Cache,
             () = sleep_until(timer) => Wake::Timer,
         };
@@ -132,16 +145,60 @@ impl WakeUps {
 
     /// Waits until a live message that matters arrives. Cancel safe.
     pub(super) async fn live(&mut self) {
-        self.relevance.live(&mut self.feed, &mut self.floor).await;
+        self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog).await;
         sleep_until(self.earliest).await;
     }
 
     /// Whether a live message that matters is here already.
     pub(super) fn news(&mut self) -> bool {
-        let live = self.relevance.live(&mut self.feed, &mut self.floor);
+        let live = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog);
         tokio::pin!(live);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         live.as_mut().poll(&mut context).is_ready()
+    }
+
+    /// Notes where a read showed the followed head: the feed should have delivered that too.
+    pub(super) fn read_head(&mut self, head: &Head) {
+        if let Head::Channel(sequence, _) = head {
+            let connects = self.status.borrow().connects;
+            self.watchdog.read(*sequence, connects, Instant::now());
+        }
+    }
+
+    /// Judges the feed and subscribes anew where that may help.
+    pub(super) async fn look_after_feed(&mut self) {
+        // What has arrived and was not looked at yet counts.
+        while self.news() {}
+        loop {
+            match self.faults.try_recv() {
+                Ok(ServerFault::PermissionDenied { operation: DeniedOperation::Subscribe, subject })
+                    if subject.starts_with(LIVE_PREFIX) =>
+                {
+                    self.watchdog.denied(subject, Instant::now());
+                }
+                Ok(_) | Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        if self.watchdog.care(Instant::now()) == FeedCare::Resubscribe {
+            tracing::warn!("live messages do not arrive: subscribing anew");
+            self.feed = None;
+            self.listen().await;
+        }
+    }
+
+    /// How soon the feed is to be judged again.
+    pub(super) fn feed_due_in(&self) -> Duration {
+        let now = Instant::now();
+        match self.watchdog.care_at(now) {
+            Some(at) => at.saturating_duration_since(now).max(Duration::from_millis(1)),
+            None => Duration::MAX,
+        }
+    }
+
+    /// What is wrong with the feed, for operators.
+    pub(super) fn feed_fault(&self) -> Option<String> {
+        self.watchdog.fault()
     }
 
     /// Notes a look at the log that went up to this sequence. Says whether the log should go further by now.
@@ -173,12 +230,15 @@ struct Relevance {
 
 impl Relevance {
     /// Waits for a message that matters and raises the floor to what it claims. For ever, where there is no feed.
-    async fn live(&self, feed: &mut Option<LiveFeed>, floor: &mut Option<Floor>) {
+    async fn live(&self, feed: &mut Option<LiveFeed>, floor: &mut Option<Floor>, watchdog: &mut FeedWatchdog) {
         let Some(live) = feed else { return std::future::pending().await };
         loop {
             // The connection is closed for good: this process is ending.
             let Some(message) = live.next().await else { return std::future::pending().await };
             if self.matters(&message.subject) {
+                if let Some(sequence) = message.stream_sequence {
+                    watchdog.delivered(sequence);
+                }
                 raise(floor, &message, Instant::now());
                 return;
             }
