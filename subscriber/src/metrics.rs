@@ -34,10 +34,27 @@ pub(crate) enum Operation {
     RefreshAttempted,
     /// A fetch or switch failed.
     DownloadFailed,
+    /// Another release than the desired one runs.
+    FallbackActivated,
+    /// The running release became stale.
+    StaleDetected,
+    /// There is something newer than the pinned release.
+    UpdateDetected,
+    /// The files of the running release changed.
+    TamperDetected,
 }
 
 impl Operation {
-    const ALL: [Self; 4] = [Self::Loaded, Self::Refused, Self::RefreshAttempted, Self::DownloadFailed];
+    const ALL: [Self; 8] = [
+        Self::Loaded,
+        Self::Refused,
+        Self::RefreshAttempted,
+        Self::DownloadFailed,
+        Self::FallbackActivated,
+        Self::StaleDetected,
+        Self::UpdateDetected,
+        Self::TamperDetected,
+    ];
 
     fn labels(self) -> [(&'static str, &'static str); 2] {
         let (operation, result) = match self {
@@ -45,6 +62,10 @@ impl Operation {
             Self::Refused => ("verify", "failed"),
             Self::RefreshAttempted => ("refresh", "attempt"),
             Self::DownloadFailed => ("download", "failed"),
+            Self::FallbackActivated => ("fallback", "activated"),
+            Self::StaleDetected => ("stale_check", "stale"),
+            Self::UpdateDetected => ("update_check", "available"),
+            Self::TamperDetected => ("tamper_check", "tampered"),
         };
         [("operation", operation), ("result", result)]
     }

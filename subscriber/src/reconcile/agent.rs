@@ -32,8 +32,8 @@ use crate::config::AgentConfig;
 use crate::desired::Question;
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
-use crate::node_state::{LoadedRelease, NodeState, ReleaseId};
-use crate::plan::{Announcement, Withdrawn};
+use crate::node_state::{LoadedRelease, NodeState, Provenance, ReleaseId};
+use crate::plan::{Announcement, Embedded, Withdrawn};
 use crate::reports::Reporter;
 use crate::state_directory::StateDirectory;
 
@@ -76,6 +76,10 @@ pub(super) struct Agent {
     pub(super) unsaved: bool,
     pub(super) started_at: DateTime<Utc>,
     pub(super) view: watch::Sender<NodeReport>,
+    /// The last resort, once it was needed.
+    pub(super) embedded: Option<Embedded>,
+    /// Whether the log has said since the start what is desired.
+    pub(super) asked: bool,
     /// Why the desired release does not run.
     pub(super) trouble: Option<Trouble>,
     /// The manifest of the release that was running when it was last looked for.
@@ -159,6 +163,8 @@ impl Agent {
             unsaved: false,
             started_at,
             view: watch::Sender::new(report),
+            embedded: None,
+            asked: false,
             trouble: None,
             manifest: None,
             shown,
@@ -183,6 +189,7 @@ impl Agent {
         loop {
             let rest = self.round(wake_ups).await;
             self.read_manifest().await;
+            self.note_conditions().await;
             self.show();
             wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
             let timer = Instant::now() + rest;
@@ -208,7 +215,7 @@ impl Agent {
 
     /// Looks at the log and does what follows from it. Returns how long to rest at most.
     async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
-        if self.state.unreported.is_some() {
+        if self.state.unreported.is_some() || !self.state.conditions.waiting.is_empty() {
             self.report_switch().await;
         }
         self.refresh_pin().await;
@@ -300,9 +307,10 @@ impl Agent {
 
     /// Puts the last switch into the outbox and forgets it here once it is durable there.
     pub(super) async fn report_switch(&mut self) {
+        self.report_conditions().await;
         let Some((at, loaded)) = self.state.unreported.clone() else { return };
         let id = *self.state.unreported_id.get_or_insert_with(new_event_id);
-        if self.reporter.loaded(id, at, loaded).await {
+        if self.reporter.durable(id, at, loaded).await {
             self.state.unreported = None;
             self.state.unreported_id = None;
             self.save().await;
@@ -312,12 +320,14 @@ impl Agent {
     /// The releases loaded so far that are worth returning to, newest first.
     pub(super) fn history(&self) -> Vec<LoadedRelease> {
         let broken = self.state.active.iter().filter(|_| !self.intact);
+        let broken = broken.filter(|active| active.provenance != Provenance::Embedded);
         broken.chain(&self.state.previous).cloned().collect()
     }
 
     /// The releases whose presence in the cache matters for a decision.
     pub(super) fn of_interest(&self) -> BTreeSet<ReleaseId> {
-        let runs_well = self.active().is_some_and(|active| !self.is_withdrawn(active));
+        let runs_well =
+            self.active().is_some_and(|active| active.provenance != Provenance::Embedded && !self.is_withdrawn(active));
         let history = if runs_well { Vec::new() } else { self.history() };
         history.into_iter().map(|release| release.id).chain(self.desired.clone()).collect()
     }

@@ -23,7 +23,7 @@ use crate::failures::{FailureKey, FailureKind, Report};
 use crate::fetch::{StageFailure, StagedRelease, fetch, reuse};
 use crate::local_pin::LocalPin;
 use crate::metrics::{Operation, count, note_refresh};
-use crate::node_state::ReleaseId;
+use crate::node_state::{Provenance, ReleaseId};
 use crate::plan::{Desired, Idle, Refusal, Situation, Step, WaitReason, next_step};
 use crate::release_directory::says_to_be;
 use crate::reports::log_loaded;
@@ -40,6 +40,7 @@ impl Agent {
         let begun = Instant::now();
         loop {
             let on_disk = self.on_disk().await;
+            let embedded = self.last_resort();
             let now = Utc::now();
             let desired = self.desired.clone().map(|release| {
                 let announcement = self.announcement(&release);
@@ -51,6 +52,7 @@ impl Agent {
                 active: self.active(),
                 previous: &self.history(),
                 on_disk: &on_disk,
+                embedded: embedded.as_ref(),
                 staged: self.staged.as_ref().map(|staged| &staged.id),
                 failures: &self.state.failures,
                 retry: &self.config.retry(),
@@ -73,6 +75,7 @@ impl Agent {
                         return Next::Look;
                     }
                 }
+                Step::Embed(id) => self.embed(id).await,
                 Step::Switch(id) => {
                     if let Next::Look = self.switch(id, key(id)).await {
                         return Next::Look;
@@ -97,6 +100,7 @@ impl Agent {
     /// How long this step lets the agent rest; `None` where there is something to do.
     fn resting(&self, step: &Step, now: DateTime<Utc>) -> Option<Duration> {
         match step {
+            Step::Idle(Idle::NothingDesired) => Some(self.last_resort_in().unwrap_or(self.config.interval)),
             Step::Idle(_) | Step::Refuse(Refusal::NothingLeft) => Some(self.config.interval),
             // Its announcement wakes the agent; looking is for the case that the replica asked lags behind.
             Step::Wait { reason: WaitReason::NotAnnounced, .. } => {
@@ -106,7 +110,11 @@ impl Agent {
             Step::Wait { until, reason: WaitReason::Retry } => {
                 Some((*until - now).to_std().unwrap_or_default().max(Duration::from_millis(1)))
             }
-            Step::Reuse(_) | Step::Fetch(_) | Step::Switch(_) | Step::Refuse(Refusal::Contradiction { .. }) => None,
+            Step::Reuse(_)
+            | Step::Fetch(_)
+            | Step::Embed(_)
+            | Step::Switch(_)
+            | Step::Refuse(Refusal::Contradiction { .. }) => None,
         }
     }
 
@@ -116,6 +124,9 @@ impl Agent {
         match step {
             Step::Idle(Idle::KeepingUnwithdrawn) => {
                 Some(format!("desired release `{tag}` is withdrawn; the last one that is not keeps running"))
+            }
+            Step::Idle(Idle::LastResort) => {
+                Some(format!("release `{tag}` cannot run; the schemas that are compiled into the agent do"))
             }
             Step::Wait { reason: WaitReason::NotAnnounced, .. } => {
                 Some(format!("release `{tag}` is not announced yet"))
@@ -130,6 +141,7 @@ impl Agent {
             Step::Idle(Idle::Converged | Idle::NothingDesired)
             | Step::Reuse(_)
             | Step::Fetch(_)
+            | Step::Embed(_)
             | Step::Switch(_)
             | Step::Refuse(Refusal::Contradiction { .. }) => None,
         }
@@ -139,7 +151,9 @@ impl Agent {
     /// is to be done.
     async fn on_disk(&self) -> BTreeSet<ReleaseId> {
         let settled = self.active().is_some_and(|active| {
-            !self.is_withdrawn(active) && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
+            active.provenance != Provenance::Embedded
+                && !self.is_withdrawn(active)
+                && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
         });
         if settled {
             return BTreeSet::new();
@@ -213,7 +227,7 @@ impl Agent {
         }
     }
 
-    fn stage(&mut self, id: &ReleaseId, release: StagedRelease, source: LoadSource, decided: Instant) {
+    pub(super) fn stage(&mut self, id: &ReleaseId, release: StagedRelease, source: LoadSource, decided: Instant) {
         let git_sha = self.announced.as_ref().filter(|(_, announced)| announced.tag == id.tag);
         let git_sha = git_sha.and_then(|(_, announced)| announced.git.as_ref()).map(|git| git.sha.clone());
         let remembered = || self.state.previous.iter().find(|release| &release.id == id)?.git_sha.clone();
@@ -258,8 +272,11 @@ impl Agent {
         self.damaged.remove(id);
         self.collect_at = Some(Instant::now() + QUIET_TIME + Duration::from_secs(1));
         let loaded = self.loaded(&release, staged.source, staged.wire_bytes, milliseconds(staged.decided));
-        log_loaded(&loaded, staged.git_sha.as_deref());
-        count(Operation::Loaded);
+        if loaded.source != LoadSource::Embedded {
+            self.note_staleness(id).await;
+            log_loaded(&loaded, staged.git_sha.as_deref());
+            count(Operation::Loaded);
+        }
         note_refresh(u32::try_from(loaded.duration_ms).unwrap_or(u32::MAX));
         self.remember_switch(id.clone(), &release, staged.git_sha, loaded).await;
         Next::Rest(Duration::ZERO)

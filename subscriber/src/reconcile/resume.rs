@@ -18,7 +18,7 @@ use crate::activation::repair_flat_view;
 use crate::alarms::Subject;
 use crate::cache::{Cache, CacheLock, Current};
 use crate::fetch::{StageFailure, id_of};
-use crate::node_state::{LoadedRelease, ReleaseId};
+use crate::node_state::{LoadedRelease, Provenance, ReleaseId};
 use crate::release_directory::{FILES, RELEASE_JSON, ReleaseDirectory};
 use crate::reports::log_loaded;
 use crate::retention::{RetentionError, collect};
@@ -56,15 +56,23 @@ impl Agent {
     async fn adopt(&mut self, release: &Release) {
         self.intact = true;
         let id = id_of(release);
-        let known = self.state.active.as_ref().filter(|active| active.id == id);
-        let git_sha = known.and_then(|active| active.git_sha.clone());
-        let loaded = self.loaded(release, LoadSource::Cache, 0, 0);
-        if known.is_some() {
+        let known = self.state.active.clone().filter(|active| active.id == id);
+        let git_sha = known.as_ref().and_then(|active| active.git_sha.clone());
+        let is_embedded = known.as_ref().map_or_else(
+            || self.embedded().is_some_and(|embedded| embedded.id == id),
+            |known| known.provenance == Provenance::Embedded,
+        );
+        let known = known.is_some();
+        let source = if is_embedded { LoadSource::Embedded } else { LoadSource::Cache };
+        let loaded = self.loaded(release, source, 0, 0);
+        if known {
             // The fleet's log knows it since the switch; this process's log starts with it.
             let activation_epoch = self.state.activation_epoch;
             log_loaded(&Loaded { activation_epoch, previous_tag: None, ..loaded }, git_sha.as_deref());
         } else {
-            log_loaded(&loaded, None);
+            if !is_embedded {
+                log_loaded(&loaded, None);
+            }
             self.remember_switch(id, release, None, loaded).await;
         }
         if let Err(error) = self.repair_view(release).await {
@@ -103,8 +111,21 @@ impl Agent {
         git_sha: Option<String>,
         loaded: Loaded,
     ) {
-        let release = LoadedRelease { id, content_digest: release.content_digest(), git_sha, loaded_at: Utc::now() };
+        let provenance = match (loaded.source, loaded.verified) {
+            (LoadSource::Embedded, _) => Provenance::Embedded,
+            (LoadSource::Cache | LoadSource::Download | LoadSource::Delta, true) => Provenance::Verified,
+            (LoadSource::Cache | LoadSource::Download | LoadSource::Delta, false) => Provenance::Unverified,
+        };
+        let content_digest = release.content_digest();
+        let release = LoadedRelease { id, content_digest, git_sha, loaded_at: Utc::now(), provenance };
         self.state.switched_to(release, loaded, new_event_id());
+        self.state.conditions.forget_tampering();
+        if provenance == Provenance::Embedded {
+            // Going over to the last resort is said as what it is, in place of a `bundle.loaded`.
+            self.state.unreported = None;
+            self.state.unreported_id = None;
+            self.note_fallback();
+        }
         self.save().await;
         self.report_switch().await;
     }
