@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use shared::release::Release;
-use shared::verification::VerifiedRelease;
+use shared::verification::Activatable;
 use thiserror::Error;
 
 use crate::cache::{CURRENT, Cache, CacheError, CacheLock, Current, RELEASES};
@@ -54,7 +54,7 @@ pub(crate) enum ActivationError {
 ///
 /// A crash at any instruction leaves the old or the new release current; the flat view follows `current` by itself,
 /// and what is missing of it is placed by [`repair_flat_view`] at the next start.
-pub(crate) fn activate(cache: &Cache, lock: &CacheLock, release: &VerifiedRelease) -> Result<(), ActivationError> {
+pub(crate) fn activate(cache: &Cache, lock: &CacheLock, release: &impl Activatable) -> Result<(), ActivationError> {
     let tag = release.release().tag();
     let home = cache.release(tag);
     if !says_to_be(&home, &id_of(release.release())) {
@@ -131,6 +131,7 @@ fn place_link(cache: &Cache, _lock: &CacheLock, name: &str, target: &str) -> Res
 #[cfg(test)]
 mod tests {
     use shared::limits::ReleaseLimits;
+    use shared::verification::VerifiedRelease;
 
     use super::*;
     use crate::release_directory::ReleaseDirectory;

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use shared::identifiers::Tag;
 
+use crate::conditions::Tampering;
 use crate::config::AgentConfig;
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
@@ -32,6 +33,14 @@ pub(crate) struct AgentView {
     pub trouble: Option<Trouble>,
     /// What is known of the running release's bytes; `None` where nothing runs.
     pub provenance: Option<Provenance>,
+    /// What is wrong with the running release's files, as long as it is.
+    pub tampering: Option<Tampering>,
+    /// The files may have changed and have not been compared since; told only where that counts (`DEMON_TAMPER=strict`).
+    pub tamper_suspected: bool,
+    /// The pinned release and a newer one.
+    pub update: Option<(Tag, Tag)>,
+    /// Verification is switched off by the emergency flag.
+    pub verification_skipped: bool,
     /// When any of this last changed.
     pub changed_at: DateTime<Utc>,
 }
@@ -148,6 +157,10 @@ impl AgentView {
             manifest: None,
             trouble: None,
             provenance: None,
+            tampering: None,
+            tamper_suspected: false,
+            update: None,
+            verification_skipped: config.integrity.skip_bundle_verification,
         }
     }
 
@@ -180,6 +193,20 @@ impl AgentView {
     /// Whether another release than the desired one serves.
     pub(crate) fn uses_fallback(&self) -> bool {
         !self.disabled && self.report.active.is_some() && (self.trouble.is_some() || self.is_embedded())
+    }
+
+    /// Why the running release's bytes cannot be relied on, for the strict health check; `None` where they can.
+    pub(crate) fn integrity_problem(&self) -> Option<String> {
+        self.report.active.as_ref()?;
+        if self.provenance == Some(Provenance::Unverified) {
+            return Some(
+                "the running release is not verified: DEMON_SKIP_BUNDLE_VERIFICATION let it through".to_owned(),
+            );
+        }
+        if let Some(tampering) = &self.tampering {
+            return Some(tampering.describe());
+        }
+        self.tamper_suspected.then(|| "files of the running release may have been changed on disk".to_owned())
     }
 
     /// Whether the schemas that are compiled into the agent serve.
@@ -250,6 +277,10 @@ pub(crate) mod tests {
             manifest: Some(ManifestFacts { timestamp: at(0, 0), git: ManifestGit { sha: "0".repeat(40) } }),
             trouble: None,
             provenance: Some(Provenance::Verified),
+            tampering: None,
+            tamper_suspected: false,
+            update: None,
+            verification_skipped: false,
             changed_at: at(1, 0),
         }
     }

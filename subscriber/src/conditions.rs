@@ -84,6 +84,17 @@ pub(crate) struct Tampering {
     pub paths: Vec<TamperedPath>,
 }
 
+impl Tampering {
+    /// In words, for alarms and health checks.
+    pub(crate) fn describe(&self) -> String {
+        let Self { release, changed, missing, extra, .. } = self;
+        format!(
+            "files of release `{}` were changed on disk: {changed} changed, {missing} missing, {extra} extra",
+            release.tag
+        )
+    }
+}
+
 /// What was said last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -25,6 +25,7 @@ mod embedded;
 pub mod entry_point;
 mod failures;
 mod fetch;
+mod file_watch;
 mod http;
 pub mod local_pin;
 mod metrics;
@@ -38,6 +39,7 @@ mod reports;
 mod retention;
 mod staging;
 mod state_directory;
+mod tamper;
 #[cfg(test)]
 mod test_releases;
 

@@ -14,6 +14,7 @@ mod pinning;
 mod resume;
 mod show;
 mod standing;
+mod tamper_check;
 mod view;
 mod wake_ups;
 

@@ -268,7 +268,8 @@ pub(crate) fn log_loaded(loaded: &Loaded, git_sha: Option<&str>) {
         target: AUDIT_TARGET, event = "bundle.loaded", bundle = %loaded.bundle, tag = %loaded.tag, source,
         sha256 = %loaded.content_digest, tree_digest = %loaded.tree_digest, git_sha,
         previous_tag = loaded.previous_tag.as_ref().map(Tag::as_str), wire_bytes = loaded.wire_bytes,
-        duration_ms = loaded.duration_ms, activation_epoch = loaded.activation_epoch, "bundle active"
+        duration_ms = loaded.duration_ms, activation_epoch = loaded.activation_epoch, verified = loaded.verified,
+        "bundle active"
     );
 }
 

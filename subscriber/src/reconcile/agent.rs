@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use shared::daemon::ErrorChain;
 use shared::event::Published;
 use shared::limits::ReleaseLimits;
-use shared::verification::VerifiedRelease;
+use shared::verification::CheckedRelease;
 use streams::connection::{Connection, ConnectionState};
 use streams::event_log::EventLog;
 use streams::event_writer::new_event_id;
@@ -24,6 +24,7 @@ use super::look::catch_up_pause;
 use super::pinning::KnownPin;
 use super::resume::is_current;
 use super::show::Rivalry;
+use super::tamper_check::FileChecks;
 use super::wake_ups::{Wake, WakeUps};
 use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::{Alarms, Subject};
@@ -78,6 +79,8 @@ pub(super) struct Agent {
     pub(super) view: watch::Sender<NodeReport>,
     /// The last resort, once it was needed.
     pub(super) embedded: Option<Embedded>,
+    /// When the files of the running release are compared with what was announced.
+    pub(super) files: FileChecks,
     /// Whether the log has said since the start what is desired.
     pub(super) asked: bool,
     /// Why the desired release does not run.
@@ -94,11 +97,11 @@ pub(super) struct Memory {
     pub(super) state: NodeState,
 }
 
-/// A verified release in its place, and what is to be said about it once it is switched to.
+/// A release in its place that may be switched to, and what is to be said about it once it is switched to.
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) id: ReleaseId,
-    pub(super) verified: VerifiedRelease,
+    pub(super) release: CheckedRelease,
     pub(super) source: shared::event::LoadSource,
     pub(super) wire_bytes: u64,
     pub(super) git_sha: Option<String>,
@@ -129,6 +132,7 @@ impl Agent {
             bundle: config.bundle.clone(),
             follow: config.follow.clone(),
             node: config.node.clone(),
+            channel: config.channel.clone(),
             incarnation: outbox.incarnation(),
         };
         let report = NodeReport::at_start(&config, outbox.incarnation(), started_at);
@@ -164,6 +168,7 @@ impl Agent {
             started_at,
             view: watch::Sender::new(report),
             embedded: None,
+            files: FileChecks::default(),
             asked: false,
             trouble: None,
             manifest: None,
@@ -192,10 +197,16 @@ impl Agent {
             self.note_conditions().await;
             self.show();
             wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
+            self.watch_files(wake_ups).await;
             let timer = Instant::now() + rest;
             loop {
                 match wake_ups.next(timer).await {
                     Wake::Outbox => self.show(),
+                    Wake::Files => {
+                        self.files.hint(Instant::now());
+                        self.show();
+                        break;
+                    }
                     Wake::Live | Wake::Cache | Wake::Timer => break,
                     Wake::Connected => {
                         self.fruitless = 0;
@@ -220,6 +231,7 @@ impl Agent {
         }
         self.refresh_pin().await;
         self.check_current().await;
+        self.check_files().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
             self.collect_at = None;
             self.collect().await;
@@ -252,7 +264,8 @@ impl Agent {
             self.save().await;
         }
         let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));
-        rest.min(jittered(self.config.interval)).min(collect_in.unwrap_or(Duration::MAX))
+        let files_in = self.files.rest(Instant::now());
+        rest.min(jittered(self.config.interval)).min(collect_in.unwrap_or(Duration::MAX)).min(files_in)
     }
 
     /// The release that is current, as far as it is known to be intact.
@@ -278,6 +291,19 @@ impl Agent {
             },
             (None, Some(pin)) => Announcement::ByHand { content_digest: pin.content_digest },
             (None, None) => Announcement::Missing,
+        }
+    }
+
+    /// Asks the system for hints about the running release's files, after each change of the directory.
+    async fn watch_files(&mut self, wake_ups: &mut WakeUps) {
+        let watched = self.active().filter(|active| active.provenance != Provenance::Unverified);
+        match watched.map(|active| self.cache.release(&active.id.tag)) {
+            Some(home) if self.files.replaced => {
+                wake_ups.watch_files(home).await;
+                self.files.replaced = false;
+            }
+            Some(_) => {}
+            None => wake_ups.stop_watching_files(),
         }
     }
 

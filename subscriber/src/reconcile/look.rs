@@ -30,6 +30,7 @@ impl Agent {
                 self.alarms.clear(Subject::Outdated);
                 self.outdated_since = None;
                 let verdict = self.judge_pin(&reading);
+                self.note_update(&reading).await;
                 self.take(*reading, self.pinned_release(verdict));
                 self.settle_pin(verdict).await;
                 let announced = self.look_up_announcement().await;

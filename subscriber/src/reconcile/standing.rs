@@ -1,16 +1,19 @@
 //! How the node stands: on a fallback, stale, behind a newer release. Judged after each round, and said when it changes.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use shared::event::{FallbackActivated, FallbackCause, FallbackSource, StaleDetected};
+use shared::event::{FallbackActivated, FallbackCause, FallbackSource, StaleDetected, UpdateDetected};
 use streams::event_writer::new_event_id;
 
 use super::agent::Agent;
 use crate::agent_view::{Cause, age_in_hours};
 use crate::conditions::{ConditionEvent, Fallback};
+use crate::config::Follow;
+use crate::desired::{Head, Reading, announced_at};
 use crate::failures::FailureKind;
 use crate::node_state::{Provenance, ReleaseId};
 
 const STALE_REMEDIATION: &str = "publish a newer release, or raise DEMON_CONTRACTS_STALE_THRESHOLD_HOURS";
+const UPDATE_REMEDIATION: &str = "pin the newer release, or unset DEMON_CONTRACTS_TAG to follow the channel";
 const UNREACHABLE: &str = "the log could not be asked what is desired";
 const UNREACHABLE_REMEDIATION: &str = "check NATS_URL, the login and the network; the agent keeps trying";
 
@@ -96,6 +99,44 @@ impl Agent {
                 threshold_hours: u64::from(self.config.http.stale_threshold_hours),
                 remediation: STALE_REMEDIATION.to_owned(),
             }));
+        }
+    }
+
+    /// Notes whether the channel that a pinned node does not follow has come to a newer release than the pinned one. Does
+    /// not write to the disk.
+    pub(super) async fn note_update(&mut self, reading: &Reading) {
+        let Follow::Tag(pinned) = self.config.follow.clone() else {
+            self.state.conditions.enter_update(None);
+            return;
+        };
+        let (Head::Pinned(announced, _), Some(newer)) = (&reading.head, &reading.beside) else { return };
+        if newer.tag == pinned || reading.withdrawn.holds(newer.tree_digest, None) {
+            self.state.conditions.enter_update(None);
+            return;
+        }
+        let update = (pinned.clone(), newer.tag.clone());
+        if self.state.conditions.update.as_ref() == Some(&update) {
+            return;
+        }
+        // What cannot be looked up now is looked up with the next reading.
+        let Ok(Some((sequence, published_at))) = announced_at(&self.log, &self.config.bundle, &newer.tag).await else {
+            return;
+        };
+        if sequence < *announced {
+            // The channel went back: what it points at is older than what is pinned.
+            self.state.conditions.enter_update(None);
+            return;
+        }
+        if self.state.conditions.enter_update(Some(update)) {
+            self.tell(ConditionEvent::UpdateDetected(UpdateDetected {
+                bundle: self.config.bundle.clone(),
+                tag: pinned,
+                newer_tag: newer.tag.clone(),
+                newer_tree_digest: newer.tree_digest,
+                published_at,
+                remediation: UPDATE_REMEDIATION.to_owned(),
+            }));
+            self.unsaved = true;
         }
     }
 

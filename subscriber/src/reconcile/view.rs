@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 
 use chrono::Utc;
+use shared::event::TamperMode;
 use streams::connection::ConnectionState;
 use tokio::task::spawn_blocking;
 
@@ -61,6 +62,13 @@ impl Agent {
             manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
             git_sha: active.and_then(|(_, git_sha)| git_sha),
             trouble: self.trouble.clone(),
+            tampering: self.active().and_then(|active| {
+                let tampering = self.state.conditions.tampering.as_ref();
+                tampering.filter(|tampering| tampering.release == active.id).cloned()
+            }),
+            tamper_suspected: self.files.suspected && self.config.integrity.tamper == TamperMode::Strict,
+            update: self.state.conditions.update.clone(),
+            verification_skipped: self.config.integrity.skip_bundle_verification,
             provenance: self.active().map(|active| active.provenance),
             changed_at: self.shown.borrow().changed_at,
         };
