@@ -159,6 +159,13 @@ impl Conditions {
         true
     }
 
+    /// When something that could not be said at once can be; `None` where all was said.
+    pub(crate) fn unsaid_for(&self) -> Option<std::time::Duration> {
+        let is = self.tampering.as_ref().map(|tampering| &tampering.release);
+        let pause = TAMPER_PAUSE.to_std().unwrap_or_default();
+        (is != self.tamper_told.as_ref()).then_some(pause)
+    }
+
     /// Whether enough time has passed since the last event about files; counts as saying one where it has.
     pub(crate) fn may_speak_of_files(&mut self, now: DateTime<Utc>) -> bool {
         // A clock that was set back must not silence the node.
@@ -248,8 +255,9 @@ mod tests {
         let mut conditions = Conditions::default();
         assert!(conditions.enter_tampering(Some(tampering("v1", 0)), at(0)));
         assert!(!conditions.enter_tampering(None, at(5)), "too soon");
-        assert!(conditions.tampering.is_none());
+        assert!(conditions.tampering.is_none() && conditions.unsaid_for().is_some());
         assert!(conditions.enter_tampering(None, at(61)));
+        assert_eq!(conditions.unsaid_for(), None);
         assert!(!conditions.enter_tampering(None, at(200)), "nothing new");
     }
 

@@ -82,8 +82,9 @@ impl Agent {
         let left = if found.is_none() { Damage::default() } else { self.restore(&active, &found).await };
         self.note_files(&active, &found, &left);
         let tampered = self.state.conditions.tampering.is_some();
-        let next = if tampered { self.config.retry().longest } else { self.config.integrity.tamper_interval };
-        self.files.compared(Instant::now(), jittered(next.min(self.config.integrity.tamper_interval)));
+        let soon = tampered.then(|| self.config.retry().longest).into_iter().chain(self.state.conditions.unsaid_for());
+        let next = soon.fold(self.config.integrity.tamper_interval, Duration::min);
+        self.files.compared(Instant::now(), jittered(next));
         self.save().await;
         self.report_conditions().await;
     }
