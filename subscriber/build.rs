@@ -19,7 +19,8 @@ fn main() -> Result<(), io::Error> {
     for file in &files {
         let path = file.strip_prefix(&root).map_err(io::Error::other)?;
         // `{:?}` escapes whatever a path may hold.
-        writeln!(table, "    ({:?}, include_bytes!({:?})),", slashed(path), file).map_err(io::Error::other)?;
+        writeln!(table, "    ({:?}, include_bytes!({:?})),", slashed(path), file.to_string_lossy())
+            .map_err(io::Error::other)?;
     }
     table.push_str("]\n");
     fs::write(variable("OUT_DIR")?.join("contracts.rs"), table)?;

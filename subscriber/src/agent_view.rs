@@ -31,18 +31,25 @@ pub(crate) struct AgentView {
     pub manifest: Option<ManifestFacts>,
     /// Why the desired release does not run.
     pub trouble: Option<Trouble>,
-    /// What is known of the running release's bytes; `None` where nothing runs.
+    /// The pinned release and a newer one.
+    pub update: Option<(Tag, Tag)>,
+    /// Whether the running release's bytes can be relied on.
+    pub integrity: Integrity,
+    /// When any of this last changed.
+    pub changed_at: DateTime<Utc>,
+}
+
+/// Whether the running release's bytes can be relied on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Integrity {
+    /// What is known of them; `None` where nothing runs.
     pub provenance: Option<Provenance>,
     /// What is wrong with the running release's files, as long as it is.
     pub tampering: Option<Tampering>,
     /// The files may have changed and have not been compared since; told only where that counts (`DEMON_TAMPER=strict`).
     pub tamper_suspected: bool,
-    /// The pinned release and a newer one.
-    pub update: Option<(Tag, Tag)>,
     /// Verification is switched off by the emergency flag.
     pub verification_skipped: bool,
-    /// When any of this last changed.
-    pub changed_at: DateTime<Utc>,
 }
 
 /// What the agent reads from a contracts release's `manifest.json`.
@@ -156,11 +163,11 @@ impl AgentView {
             git_sha: None,
             manifest: None,
             trouble: None,
-            provenance: None,
-            tampering: None,
-            tamper_suspected: false,
             update: None,
-            verification_skipped: config.integrity.skip_bundle_verification,
+            integrity: Integrity {
+                verification_skipped: config.integrity.skip_bundle_verification,
+                ..Integrity::default()
+            },
         }
     }
 
@@ -198,20 +205,20 @@ impl AgentView {
     /// Why the running release's bytes cannot be relied on, for the strict health check; `None` where they can.
     pub(crate) fn integrity_problem(&self) -> Option<String> {
         self.report.active.as_ref()?;
-        if self.provenance == Some(Provenance::Unverified) {
+        if self.integrity.provenance == Some(Provenance::Unverified) {
             return Some(
                 "the running release is not verified: DEMON_SKIP_BUNDLE_VERIFICATION let it through".to_owned(),
             );
         }
-        if let Some(tampering) = &self.tampering {
+        if let Some(tampering) = &self.integrity.tampering {
             return Some(tampering.describe());
         }
-        self.tamper_suspected.then(|| "files of the running release may have been changed on disk".to_owned())
+        self.integrity.tamper_suspected.then(|| "files of the running release may have been changed on disk".to_owned())
     }
 
     /// Whether the schemas that are compiled into the agent serve.
     pub(crate) fn is_embedded(&self) -> bool {
-        self.provenance == Some(Provenance::Embedded)
+        self.integrity.provenance == Some(Provenance::Embedded)
     }
 
     /// Age of the running release, by its manifest. A time that lies ahead counts as no age.
@@ -276,11 +283,8 @@ pub(crate) mod tests {
             git_sha: None,
             manifest: Some(ManifestFacts { timestamp: at(0, 0), git: ManifestGit { sha: "0".repeat(40) } }),
             trouble: None,
-            provenance: Some(Provenance::Verified),
-            tampering: None,
-            tamper_suspected: false,
             update: None,
-            verification_skipped: false,
+            integrity: Integrity { provenance: Some(Provenance::Verified), ..Integrity::default() },
             changed_at: at(1, 0),
         }
     }
@@ -329,7 +333,7 @@ pub(crate) mod tests {
     #[test]
     fn the_embedded_schemas_are_a_fallback_whatever_the_cause_and_have_no_age() {
         let mut view = view();
-        view.provenance = Some(Provenance::Embedded);
+        view.integrity.provenance = Some(Provenance::Embedded);
         assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("using_fallback", true));
         view.trouble = Some(trouble(Cause::Failed(FailureKind::Download)));
         assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("download_error", true));

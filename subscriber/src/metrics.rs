@@ -174,9 +174,9 @@ fn show(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) {
     let age = view.age(now).map_or(f64::NAN, |age| age.as_seconds_f64() / SECONDS_AN_HOUR);
     gauge!(AGE).set(age);
     gauge!(FALLBACK).set(flag(view.uses_fallback()));
-    gauge!(UNVERIFIED).set(flag(view.provenance == Some(Provenance::Unverified)));
-    gauge!(TAMPERED).set(flag(view.tampering.is_some()));
-    gauge!(SKIPPED).set(flag(view.verification_skipped));
+    gauge!(UNVERIFIED).set(flag(view.integrity.provenance == Some(Provenance::Unverified)));
+    gauge!(TAMPERED).set(flag(view.integrity.tampering.is_some()));
+    gauge!(SKIPPED).set(flag(view.integrity.verification_skipped));
     gauge!(CONNECTED).set(flag(view.connected));
     gauge!(WAITING_EVENTS).set(f64::from(u32::try_from(view.report.waiting_events).unwrap_or(u32::MAX)));
 }

@@ -4,7 +4,7 @@
 
 mod restore;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -67,15 +67,12 @@ impl std::fmt::Display for Damage {
 /// the disk could not be read, nothing about the release.
 pub(crate) fn compare(home: &Path, id: &ReleaseId, limits: &ReleaseLimits) -> io::Result<Damage> {
     let mut damage = Damage::default();
-    let directory = match ReleaseDirectory::open(home, limits) {
-        Ok(directory) => directory,
-        Err(_) => {
-            // Without a description nothing can be said of the rest.
-            let there = fs::symlink_metadata(home.join(RELEASE_JSON)).is_ok();
-            let path = if there { format!("{RELEASE_JSON} or {FILES}") } else { RELEASE_JSON.to_owned() };
-            damage.add(path, if there { TamperDamage::Changed } else { TamperDamage::Missing });
-            return Ok(damage);
-        }
+    let Ok(directory) = ReleaseDirectory::open(home, limits) else {
+        // Without a description nothing can be said of the rest.
+        let there = fs::symlink_metadata(home.join(RELEASE_JSON)).is_ok();
+        let path = if there { format!("{RELEASE_JSON} or {FILES}") } else { RELEASE_JSON.to_owned() };
+        damage.add(path, if there { TamperDamage::Changed } else { TamperDamage::Missing });
+        return Ok(damage);
     };
     let release = directory.release();
     if release.tag() != &id.tag || release.tree_digest() != id.tree_digest {
@@ -128,7 +125,7 @@ fn is_other_kind(error: &io::Error) -> bool {
 
 /// Counts what stands below `files` and is no part of the release. Directories count by what they hold.
 fn list_extra(home: &Path, release: &Release, damage: &mut Damage) -> io::Result<()> {
-    let known: BTreeMap<&str, ()> = release.files().iter().map(|file| (file.path.as_str(), ())).collect();
+    let known: BTreeSet<&str> = release.files().iter().map(|file| file.path.as_str()).collect();
     let mut directories = vec![String::new()];
     while let Some(directory) = directories.pop() {
         let entries = match fs::read_dir(home.join(FILES).join(&directory)) {
@@ -143,7 +140,7 @@ fn list_extra(home: &Path, release: &Release, damage: &mut Damage) -> io::Result
             let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
             if entry.file_type()?.is_dir() {
                 directories.push(path);
-            } else if !known.contains_key(path.as_str()) {
+            } else if !known.contains(path.as_str()) {
                 damage.add(format!("{FILES}/{path}"), TamperDamage::Extra);
             }
             if damage.extra > MOST_EXTRA || directories.len() as u64 > MOST_EXTRA {

@@ -112,10 +112,10 @@ fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<A
             severity: Severity::Error,
             message,
             remediation: "find out who writes into the cache; `rm -rf` it and the agent fills it again".to_owned(),
-            timestamp: text(view.tampering.as_ref().map_or(view.changed_at, |tampering| tampering.since)),
+            timestamp: text(view.integrity.tampering.as_ref().map_or(view.changed_at, |tampering| tampering.since)),
         });
     }
-    if view.verification_skipped {
+    if view.integrity.verification_skipped {
         alerts.push(Alert {
             severity: Severity::Warning,
             message: "Bundle verification is disabled".to_owned(),

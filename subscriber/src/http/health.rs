@@ -34,6 +34,11 @@ impl StrictHealth {
             None => Check { ok: false, detail: "no verified release runs".to_owned() },
         };
         checks.insert("loaded", loaded);
+        let intact = match view.integrity_problem() {
+            Some(problem) => Check { ok: false, detail: problem },
+            None => Check { ok: true, detail: "its bytes are what was announced".to_owned() },
+        };
+        checks.insert("intact", intact);
         let mut warnings: Vec<String> = view.trouble.iter().map(|trouble| trouble.text.clone()).collect();
         warnings.extend(view.unreachable().map(|fault| format!("no connection to NATS: {fault}")));
         if view.is_stale(stale_after, now) {
@@ -64,6 +69,7 @@ mod tests {
     use crate::agent_view::Cause;
     use crate::agent_view::tests::{at, trouble, view};
     use crate::failures::FailureKind;
+    use crate::node_state::Provenance;
 
     #[test]
     fn only_the_running_release_decides() {
@@ -78,5 +84,20 @@ mod tests {
         assert!(!strict(&view).passed() && !is_ready(&view));
         view.disabled = true;
         assert!(strict(&view).passed() && is_ready(&view));
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_relied_on_fail_the_strict_check() {
+        let passed = |view: &AgentView| StrictHealth::new(view, TimeDelta::hours(24), at(2, 0)).passed();
+        assert!(passed(&view()));
+        let mut unverified = view();
+        unverified.integrity.provenance = Some(Provenance::Unverified);
+        assert!(!passed(&unverified));
+        let mut suspected = view();
+        suspected.integrity.tamper_suspected = true;
+        assert!(!passed(&suspected));
+        let mut skipping = view();
+        skipping.integrity.verification_skipped = true;
+        assert!(passed(&skipping), "what runs was verified all the same");
     }
 }

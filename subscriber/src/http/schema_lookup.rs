@@ -43,17 +43,13 @@ pub(super) async fn schema_metadata(
         (view.cache.clone(), view.report.active.is_some() && !view.disabled)
     };
     let wanted = name.clone();
-    match spawn_blocking(move || look_up(&cache, runs, &wanted)).await {
-        Ok(Some(Found { schema, tag })) => {
-            let id = schema.get("$id").and_then(Value::as_str).unwrap_or(&name).to_owned();
-            Json(json!({ "schema": schema, "schemaId": id, "source": "local", "tag": tag })).into_response()
-        }
-        Ok(None) | Err(_) => {
-            let shown: String = name.chars().take(80).collect();
-            let error = format!("Failed to load local schema: `{shown}` is not in the bundle");
-            (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
-        }
-    }
+    let Ok(Some(Found { schema, tag })) = spawn_blocking(move || look_up(&cache, runs, &wanted)).await else {
+        let shown: String = name.chars().take(80).collect();
+        let error = format!("Failed to load local schema: `{shown}` is not in the bundle");
+        return (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response();
+    };
+    let id = schema.get("$id").and_then(Value::as_str).unwrap_or(&name).to_owned();
+    Json(json!({ "schema": schema, "schemaId": id, "source": "local", "tag": tag })).into_response()
 }
 
 /// A schema by its name, with or without `.json`. Names are keys of a document and never become paths.

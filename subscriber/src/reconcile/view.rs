@@ -9,7 +9,7 @@ use streams::connection::ConnectionState;
 use tokio::task::spawn_blocking;
 
 use super::agent::Agent;
-use crate::agent_view::{AgentView, Cause, ManifestFacts, Trouble};
+use crate::agent_view::{AgentView, Cause, Integrity, ManifestFacts, Trouble};
 use crate::cache::Cache;
 use crate::failures::{FailureKey, FailureKind};
 use crate::fetch::StageFailure;
@@ -62,14 +62,8 @@ impl Agent {
             manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
             git_sha: active.and_then(|(_, git_sha)| git_sha),
             trouble: self.trouble.clone(),
-            tampering: self.active().and_then(|active| {
-                let tampering = self.state.conditions.tampering.as_ref();
-                tampering.filter(|tampering| tampering.release == active.id).cloned()
-            }),
-            tamper_suspected: self.files.suspected && self.config.integrity.tamper == TamperMode::Strict,
             update: self.state.conditions.update.clone(),
-            verification_skipped: self.config.integrity.skip_bundle_verification,
-            provenance: self.active().map(|active| active.provenance),
+            integrity: self.integrity(),
             changed_at: self.shown.borrow().changed_at,
         };
         self.shown.send_if_modified(|shown| {
@@ -79,6 +73,20 @@ impl Agent {
             }
             changed
         });
+    }
+
+    /// Whether the running release's bytes can be relied on, as far as is known.
+    fn integrity(&self) -> Integrity {
+        let tampering = self.active().and_then(|active| {
+            let tampering = self.state.conditions.tampering.as_ref();
+            tampering.filter(|tampering| tampering.release == active.id).cloned()
+        });
+        Integrity {
+            provenance: self.active().map(|active| active.provenance),
+            tampering,
+            tamper_suspected: self.files.suspected && self.config.integrity.tamper == TamperMode::Strict,
+            verification_skipped: self.config.integrity.skip_bundle_verification,
+        }
     }
 
     /// Forgets trouble that is over, and notices what needs no attempt to be known.
