@@ -9,7 +9,6 @@ use acceptance::http_request::get;
 use acceptance::node_status::{status, status_when, told, told_times};
 use acceptance::operations::{operated, publish_contracts};
 use acceptance::sample_trees::contracts;
-use acceptance::waiting::PATIENCE;
 use acceptance::workspace_binary::WorkspaceBinary;
 use acceptance::world::World;
 use serde_json::{Value, json};
@@ -111,5 +110,4 @@ async fn a_last_good_release_comes_first_and_withdrawing_it_leaves_the_built_in_
     assert_eq!(said[1]["source"], "embedded");
     assert!(fs::read_link(agent.cache().join("current")).expect("a link").display().to_string().contains(PREFIX));
     assert_eq!(status(address).await["usingFallback"], json!(true));
-    agent.process.log_line("why", PATIENCE, |line| line.contains("compiled into the agent")).await;
 }

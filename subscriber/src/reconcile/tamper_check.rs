@@ -62,7 +62,9 @@ impl FileChecks {
 impl Agent {
     /// The release that ran was verified byte for byte a moment ago.
     pub(super) fn files_are_fresh(&mut self) {
-        self.files.compared(Instant::now(), jittered(self.config.integrity.tamper_interval));
+        self.state.conditions.tampering = None;
+        let unsaid = self.state.conditions.unsaid_for().unwrap_or(Duration::MAX);
+        self.files.compared(Instant::now(), jittered(self.config.integrity.tamper_interval.min(unsaid)));
         self.files.replaced = true;
         self.alarms.clear(Subject::Tamper);
     }
