@@ -17,6 +17,7 @@
 pub mod archive;
 pub mod canonical_json;
 pub mod checkpoint;
+pub mod contracts_form;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod digest;

@@ -6,9 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use shared::identifiers::Tag;
 
+use crate::conditions::Tampering;
 use crate::config::{AgentConfig, BundleConfig};
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
+use crate::node_state::Provenance;
 
 /// Everything that is shown of one bundle.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +38,10 @@ pub(crate) struct AgentView {
     pub trouble: Option<Trouble>,
     /// The trial of the running release, while it lasts.
     pub trial: Option<TrialView>,
+    /// The pinned release and a newer one.
+    pub update: Option<(Tag, Tag)>,
+    /// Whether the running release's bytes can be relied on.
+    pub integrity: Integrity,
     /// When any of this last changed.
     pub changed_at: DateTime<Utc>,
 }
@@ -51,6 +57,19 @@ pub(crate) struct TrialView {
     pub since: DateTime<Utc>,
     /// What the last check found wrong, where that does not count yet.
     pub complaint: Option<String>,
+}
+
+/// Whether the running release's bytes can be relied on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Integrity {
+    /// What is known of them; `None` where nothing runs.
+    pub provenance: Option<Provenance>,
+    /// What is wrong with the running release's files, as long as it is.
+    pub tampering: Option<Tampering>,
+    /// The files may have changed and have not been compared since; told only where that counts (`DEMON_TAMPER=strict`).
+    pub tamper_suspected: bool,
+    /// Verification is switched off by the emergency flag.
+    pub verification_skipped: bool,
 }
 
 /// What the agent reads from a contracts release's `manifest.json`.
@@ -169,6 +188,11 @@ impl AgentView {
             manifest: None,
             trouble: None,
             trial: None,
+            update: None,
+            integrity: Integrity {
+                verification_skipped: config.integrity.skip_bundle_verification,
+                ..Integrity::default()
+            },
         }
     }
 
@@ -186,6 +210,8 @@ impl AgentView {
         match &self.report.active {
             None if self.unreachable().is_some() => BundleState::DownloadError,
             None => BundleState::NotLoaded,
+            Some(_) if self.is_embedded() && self.unreachable().is_some() => BundleState::DownloadError,
+            Some(_) if self.is_embedded() => BundleState::UsingFallback,
             Some(_) if self.is_stale(stale_after, now) => BundleState::Stale,
             Some(_) => BundleState::Loaded,
         }
@@ -200,7 +226,7 @@ impl AgentView {
     pub(crate) fn uses_fallback(&self) -> bool {
         let Some(active) = &self.report.active else { return false };
         let is_other = |trouble: &Trouble| trouble.cause != Cause::Rejected || trouble.tag != active.tag;
-        !self.disabled && self.trouble.as_ref().is_some_and(is_other)
+        !self.disabled && (self.is_embedded() || self.trouble.as_ref().is_some_and(is_other))
     }
 
     /// Whether the running release failed its health check, and there is no other.
@@ -209,9 +235,29 @@ impl AgentView {
         rejected.zip(self.report.active.as_ref()).is_some_and(|(rejected, active)| rejected.tag == active.tag)
     }
 
+    /// Why the running release's bytes cannot be relied on, for the strict health check; `None` where they can.
+    pub(crate) fn integrity_problem(&self) -> Option<String> {
+        self.report.active.as_ref()?;
+        if self.integrity.provenance == Some(Provenance::Unverified) {
+            return Some(
+                "the running release is not verified: DEMON_SKIP_BUNDLE_VERIFICATION let it through".to_owned(),
+            );
+        }
+        if let Some(tampering) = &self.integrity.tampering {
+            return Some(tampering.describe());
+        }
+        self.integrity.tamper_suspected.then(|| "files of the running release may have been changed on disk".to_owned())
+    }
+
+    /// Whether the schemas that are compiled into the agent serve.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.integrity.provenance == Some(Provenance::Embedded)
+    }
+
     /// Age of the running release, by its manifest. A time that lies ahead counts as no age.
     pub(crate) fn age(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
-        let manifest = self.manifest.as_ref().filter(|_| self.report.active.is_some())?;
+        // Nobody knows how old the embedded schemas are.
+        let manifest = self.manifest.as_ref().filter(|_| self.report.active.is_some() && !self.is_embedded())?;
         Some((now - manifest.timestamp).max(TimeDelta::zero()))
     }
 
@@ -219,6 +265,11 @@ impl AgentView {
     pub(crate) fn is_stale(&self, stale_after: TimeDelta, now: DateTime<Utc>) -> bool {
         self.age(now).is_some_and(|age| age.num_hours() > stale_after.num_hours())
     }
+}
+
+/// Age in whole hours; a time that lies ahead counts as none.
+pub(crate) fn age_in_hours(made_at: DateTime<Utc>, now: DateTime<Utc>) -> i64 {
+    (now - made_at).max(TimeDelta::zero()).num_hours()
 }
 
 #[cfg(test)]
@@ -268,6 +319,8 @@ pub(crate) mod tests {
             manifest: Some(ManifestFacts { timestamp: at(0, 0), git: ManifestGit { sha: "0".repeat(40) } }),
             trouble: None,
             trial: None,
+            update: None,
+            integrity: Integrity { provenance: Some(Provenance::Verified), ..Integrity::default() },
             changed_at: at(1, 0),
         }
     }
@@ -311,6 +364,19 @@ pub(crate) mod tests {
         }
         view.disabled = true;
         assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("disabled", false));
+    }
+
+    #[test]
+    fn the_embedded_schemas_are_a_fallback_whatever_the_cause_and_have_no_age() {
+        let mut view = view();
+        view.integrity.provenance = Some(Provenance::Embedded);
+        assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("using_fallback", true));
+        view.trouble = Some(trouble(Cause::Failed(FailureKind::Download)));
+        assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("download_error", true));
+        view.trouble = None;
+        (view.connected, view.connection_fault) = (false, Some("connection refused".to_owned()));
+        assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("download_error", true));
+        assert_eq!(view.age(at(100, 0)), None);
     }
 
     #[test]

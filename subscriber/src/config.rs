@@ -9,8 +9,9 @@ mod bundles;
 mod emergency;
 mod faults;
 mod http;
-mod strict;
+mod integrity;
 mod log_check;
+mod strict;
 mod timing;
 mod values;
 
@@ -27,8 +28,9 @@ pub use self::bundles::{BundleArguments, BundleConfig, BundlesConfig, Follow};
 pub use self::emergency::{EmergencyArguments, EmergencyConfig};
 pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
-pub use self::strict::{Requirement, StrictArguments};
+pub use self::integrity::{IntegrityArguments, IntegrityConfig};
 pub use self::log_check::{LogCheckArguments, LogCheckConfig};
+pub use self::strict::{Requirement, StrictArguments};
 pub use self::timing::{TimingArguments, TimingConfig};
 use self::values::parsed;
 
@@ -71,6 +73,10 @@ pub struct AgentArguments {
     /// The log's checkpoints.
     #[command(flatten)]
     pub log_check: LogCheckArguments,
+
+    /// What is done about bytes that are not as announced.
+    #[command(flatten)]
+    pub integrity: IntegrityArguments,
 
     /// The HTTP interface.
     #[command(flatten)]
@@ -122,6 +128,8 @@ pub struct AgentConfig {
     /// The log's checkpoints.
     #[serde(flatten)]
     pub log_check: LogCheckConfig,
+    /// What is done about bytes that are not as announced.
+    pub integrity: IntegrityConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// What is odd about the options without being a fault.
@@ -151,6 +159,7 @@ impl AgentArguments {
         let timing = self.timing.check(faults);
         let after_switch = self.after_switch.check(faults);
         let log_check = self.log_check.check(faults);
+        let integrity = self.integrity.check(faults);
         let http = self.http.check(faults);
         let keep_releases = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", faults);
         let name = node.as_ref().map_or("", NodeName::as_str);
@@ -166,8 +175,9 @@ impl AgentArguments {
             emergency,
             after_switch: after_switch?,
             log_check: log_check?,
+            integrity: integrity?,
             http: http?,
-            warnings: odd.into_iter().chain(self.http.warning()).collect(),
+            warnings: odd.into_iter().chain(self.integrity.warning()).chain(self.http.warning()).collect(),
             connection: connection?,
         })
     }

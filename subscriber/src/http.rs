@@ -6,6 +6,7 @@ mod health;
 mod metrics_page;
 mod openapi;
 mod router;
+mod schema_lookup;
 
 use std::io;
 use std::net::SocketAddr;

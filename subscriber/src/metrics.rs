@@ -14,6 +14,7 @@ use shared::identifiers::BundleName;
 
 use crate::agent_view::{AgentView, BundleState};
 use crate::config::AgentConfig;
+use crate::node_state::Provenance;
 
 const STATUS: &str = "demon_bundle_status";
 const OPERATIONS: &str = "demon_bundle_operations_total";
@@ -21,6 +22,9 @@ const REFRESH_DURATION: &str = "demon_bundle_refresh_duration_ms";
 const AGE: &str = "demon_bundle_age_hours";
 const VERIFICATION_FAILURES: &str = "demon_bundle_verification_failures_total";
 const FALLBACK: &str = "demon_bundle_fallback_active";
+const UNVERIFIED: &str = "demon_bundle_unverified";
+const TAMPERED: &str = "demon_bundle_tampered";
+const SKIPPED: &str = "demon_bundle_verification_skipped";
 const CONNECTED: &str = "demon_agent_connected";
 const WAITING_EVENTS: &str = "demon_agent_outbox_events";
 const REFUSED: &str = "demon_agent_refused_requests_total";
@@ -38,10 +42,27 @@ pub(crate) enum Operation {
     RefreshAttempted,
     /// A fetch or switch failed.
     DownloadFailed,
+    /// Another release than the desired one runs.
+    FallbackActivated,
+    /// The running release became stale.
+    StaleDetected,
+    /// There is something newer than the pinned release.
+    UpdateDetected,
+    /// The files of the running release changed.
+    TamperDetected,
 }
 
 impl Operation {
-    const ALL: [Self; 4] = [Self::Loaded, Self::Refused, Self::RefreshAttempted, Self::DownloadFailed];
+    const ALL: [Self; 8] = [
+        Self::Loaded,
+        Self::Refused,
+        Self::RefreshAttempted,
+        Self::DownloadFailed,
+        Self::FallbackActivated,
+        Self::StaleDetected,
+        Self::UpdateDetected,
+        Self::TamperDetected,
+    ];
 
     fn labels(self) -> [(&'static str, &'static str); 2] {
         let (operation, result) = match self {
@@ -49,6 +70,10 @@ impl Operation {
             Self::Refused => ("verify", "failed"),
             Self::RefreshAttempted => ("refresh", "attempt"),
             Self::DownloadFailed => ("download", "failed"),
+            Self::FallbackActivated => ("fallback", "activated"),
+            Self::StaleDetected => ("stale_check", "stale"),
+            Self::UpdateDetected => ("update_check", "available"),
+            Self::TamperDetected => ("tamper_check", "tampered"),
         };
         [("operation", operation), ("result", result)]
     }
@@ -168,6 +193,9 @@ fn describe() {
     describe_gauge!(AGE, "Age of the running release by its manifest, in hours; NaN where nothing runs");
     describe_counter!(VERIFICATION_FAILURES, "Releases refused because their bytes are not as announced");
     describe_gauge!(FALLBACK, "1 while another release than the desired one runs");
+    describe_gauge!(UNVERIFIED, "1 while a release runs whose digests do not match, let through by the emergency flag");
+    describe_gauge!(TAMPERED, "1 while files of the running release are not what was announced");
+    describe_gauge!(SKIPPED, "1 while the emergency flag says that digests are not to be compared");
     describe_gauge!(CONNECTED, "1 while a connection to NATS stands");
     describe_gauge!(WAITING_EVENTS, "Events that are recorded and not yet in the log");
     describe_counter!(REFUSED, "Requests to the API that were refused for want of a right key");
@@ -189,6 +217,10 @@ fn show(views: &[AgentView], stale_after: TimeDelta, now: DateTime<Utc>) {
         let age = view.age(now).map_or(f64::NAN, |age| age.as_seconds_f64() / SECONDS_AN_HOUR);
         gauge!(AGE, metrics.labels(&[])).set(age);
         gauge!(FALLBACK, metrics.labels(&[])).set(flag(view.uses_fallback()));
+        let unverified = view.integrity.provenance == Some(Provenance::Unverified);
+        gauge!(UNVERIFIED, metrics.labels(&[])).set(flag(unverified));
+        gauge!(TAMPERED, metrics.labels(&[])).set(flag(view.integrity.tampering.is_some()));
+        gauge!(SKIPPED, metrics.labels(&[])).set(flag(view.integrity.verification_skipped));
     }
     // One connection and one outbox, whatever the number of bundles. One loop may notice earlier than another.
     let waiting = views.iter().map(|view| view.report.waiting_events).max().unwrap_or(0);

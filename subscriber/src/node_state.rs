@@ -11,6 +11,7 @@ use shared::digest::Sha256Digest;
 use shared::event::{Loaded, Reverted};
 use shared::identifiers::{BundleName, ChannelName, EventId, Incarnation, Tag};
 
+use crate::conditions::Conditions;
 use crate::failures::FailureBook;
 use crate::trial::TrialBook;
 
@@ -33,6 +34,19 @@ pub(crate) struct ReleaseId {
     pub tree_digest: Sha256Digest,
 }
 
+/// What is known of a release's bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Provenance {
+    /// Every byte was compared with what was announced.
+    #[default]
+    Verified,
+    /// Verification was switched off by the emergency flag.
+    Unverified,
+    /// They are the agent's own: the last resort.
+    Embedded,
+}
+
 /// A release that this node switched to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LoadedRelease {
@@ -44,6 +58,9 @@ pub(crate) struct LoadedRelease {
     pub git_sha: Option<String>,
     /// When it was switched to, by this node's clock.
     pub loaded_at: DateTime<Utc>,
+    /// What is known of its bytes.
+    #[serde(default)]
+    pub provenance: Provenance,
 }
 
 /// How far this node has read the log. Sequences of different epochs cannot be compared.
@@ -106,6 +123,9 @@ pub(crate) struct NodeState {
     /// Releases on trial, and what came of it.
     #[serde(default)]
     pub trials: TrialBook,
+    /// What was said last about how the node stands, and what of it is not yet recorded in the outbox.
+    #[serde(default)]
+    pub conditions: Conditions,
     /// The one such switch that files of earlier versions hold, and the id of its event.
     #[serde(default, skip_serializing)]
     unreported: Option<(DateTime<Utc>, Loaded)>,
@@ -128,6 +148,7 @@ impl NodeState {
             trials: TrialBook::default(),
             unreported: None,
             unreported_id: None,
+            conditions: Conditions::default(),
         }
     }
 
@@ -165,6 +186,8 @@ impl NodeState {
         self.previous.retain(|previous| previous.id.tag != release.id.tag);
         if let Some(old) = self.active.replace(release)
             && self.active.as_ref().is_some_and(|new| new.id.tag != old.id.tag)
+            // The last resort is not what anybody wants to return to.
+            && old.provenance != Provenance::Embedded
         {
             self.previous.retain(|previous| previous.id.tag != old.id.tag);
             self.previous.insert(0, old);
@@ -204,7 +227,13 @@ mod tests {
         let content_digest = id.tree_digest;
         let event = EventId::from_uuid(uuid::Uuid::from_u128(1));
         state.switched_to(
-            LoadedRelease { id, content_digest, git_sha: None, loaded_at: DateTime::UNIX_EPOCH },
+            LoadedRelease {
+                id,
+                content_digest,
+                git_sha: None,
+                loaded_at: DateTime::UNIX_EPOCH,
+                provenance: Provenance::Verified,
+            },
             report,
             None,
             event,

@@ -1,7 +1,8 @@
 //! What next? A pure decision from what is desired, what this node has, what failed, and the time.
 //!
 //! The planner proposes one step at a time and is asked again after it. Candidates are weighed in order: what is desired,
-//! then what runs, then what ran before; never what was withdrawn, and never what failed a moment ago.
+//! then what runs, then what ran before, then what is compiled into the agent; never what was withdrawn, and never what
+//! failed a moment ago.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use chrono::{DateTime, Utc};
 use shared::digest::Sha256Digest;
 
 use crate::failures::{FailureBook, FailureKey, RetryBounds};
-use crate::node_state::{LoadedRelease, ReleaseId};
+use crate::node_state::{LoadedRelease, Provenance, ReleaseId};
 use crate::trial::TrialBook;
 
 /// What must never run.
@@ -72,6 +73,15 @@ impl Desired {
     }
 }
 
+/// The release that is compiled into the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Embedded {
+    /// The release.
+    pub id: ReleaseId,
+    /// Its content digest.
+    pub content_digest: Sha256Digest,
+}
+
 /// Everything a decision rests on.
 #[derive(Debug, Clone)]
 pub(crate) struct Situation<'a> {
@@ -85,6 +95,8 @@ pub(crate) struct Situation<'a> {
     pub previous: &'a [LoadedRelease],
     /// Releases that stand in the cache and are not known to be damaged; their files have not been compared.
     pub on_disk: &'a BTreeSet<ReleaseId>,
+    /// The last resort, where there is one and its time has come.
+    pub embedded: Option<&'a Embedded>,
     /// The release that was verified a moment ago and can be switched to.
     pub staged: Option<&'a ReleaseId>,
     /// What failed.
@@ -106,6 +118,8 @@ pub(crate) enum Step {
     Reuse(ReleaseId),
     /// Fetch the desired release and verify it.
     Fetch(ReleaseId),
+    /// Put the release that is compiled into the agent into the cache and verify it.
+    Embed(ReleaseId),
     /// Switch to the staged release.
     Switch(ReleaseId),
     /// Nothing can be done before this time.
@@ -130,6 +144,8 @@ pub(crate) enum Idle {
     KeepingUnwithdrawn,
     /// What is desired failed its health check; the node keeps the one that did not, or for want of it what runs.
     Rejected,
+    /// Nothing that was released can run: the embedded release does.
+    LastResort,
 }
 
 /// What is waited for.
@@ -192,17 +208,25 @@ pub(crate) fn next_step(situation: &Situation<'_>) -> Step {
         Some(_) => Idle::KeepingUnwithdrawn,
     };
     let has_failed = active.is_some_and(|active| situation.is_rejected(&active.id));
-    if active.is_some() && !has_failed {
+    let is_last_resort = active.is_some_and(|active| active.provenance == Provenance::Embedded);
+    if active.is_some() && !has_failed && !is_last_resort {
         return wait.unwrap_or(Step::Idle(idle));
     }
     // Nothing good runs: the newest good one that is still here is better than that.
-    match situation.fallback() {
-        Some(fallback) => situation.toward(&fallback.id, idle, Step::Reuse(fallback.id.clone())),
-        None if situation.desired.is_none() && situation.active.is_none() => Step::Idle(idle),
-        // What runs is not well, but it is all there is.
-        None if has_failed => wait.unwrap_or(Step::Idle(idle)),
-        None => wait.unwrap_or(Step::Refuse(Refusal::NothingLeft)),
+    if let Some(fallback) = situation.fallback() {
+        return situation.toward(&fallback.id, idle, Step::Reuse(fallback.id.clone()));
     }
+    if active.is_some() {
+        // What runs may not be well, but it is all there is.
+        return wait.unwrap_or(Step::Idle(if is_last_resort { Idle::LastResort } else { idle }));
+    }
+    if let Some(embedded) = situation.embedded.filter(|embedded| situation.can_embed(embedded)) {
+        return situation.toward(&embedded.id, Idle::LastResort, Step::Embed(embedded.id.clone()));
+    }
+    if situation.desired.is_none() && situation.active.is_none() {
+        return Step::Idle(idle);
+    }
+    wait.unwrap_or(Step::Refuse(Refusal::NothingLeft))
 }
 
 impl Situation<'_> {
@@ -269,6 +293,12 @@ impl Situation<'_> {
     /// Whether a release can be run without fetching it.
     fn is_here(&self, id: &ReleaseId) -> bool {
         self.on_disk.contains(id) || self.staged == Some(id)
+    }
+
+    fn can_embed(&self, embedded: &Embedded) -> bool {
+        let key = FailureKey { release: embedded.id.clone(), announcement: 0 };
+        !self.withdrawn.holds(embedded.id.tree_digest, Some(embedded.content_digest))
+            && self.failures.blocked_until(&key, self.now, self.retry).is_none()
     }
 
     fn can_return_to(&self, release: &LoadedRelease) -> bool {

@@ -29,6 +29,8 @@ mod doctor;
 #[cfg(test)]
 mod documented_commands;
 #[cfg(test)]
+mod embedded_fallback;
+#[cfg(test)]
 mod event_log;
 #[cfg(test)]
 mod events_commands;
@@ -97,16 +99,20 @@ mod several_bundles;
 #[cfg(test)]
 mod shared_state;
 #[cfg(test)]
+#[cfg(test)]
+mod standing;
 mod store_commands;
 mod stored_events;
-#[cfg(test)]
 mod switch_hook;
+mod tamper_while_running;
 #[cfg(test)]
 mod tampering;
 #[cfg(test)]
 mod time_travel;
 #[cfg(test)]
 mod transport_security;
+#[cfg(test)]
+mod unverified;
 #[cfg(test)]
 mod up;
 #[cfg(test)]

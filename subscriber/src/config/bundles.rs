@@ -92,6 +92,8 @@ pub struct BundleConfig {
     pub bundle: BundleName,
     /// Which release of it.
     pub follow: Follow,
+    /// The channel that it would follow if it were not pinned: what is newer there is reported.
+    pub channel: ChannelName,
     /// Its cache directory, absolute.
     pub cache: PathBuf,
 }
@@ -130,14 +132,14 @@ impl BundleArguments {
         let mut bundles = Vec::new();
         for entry in entries {
             let tag = tag.clone().filter(|_| !several || entry.name.as_str() == CONTRACTS);
+            let beside = entry.channel.clone().unwrap_or_else(|| channel.clone());
             let follow = match (entry.tag, entry.channel, tag) {
                 (Some(tag), ..) | (None, None, Some(tag)) => Follow::Tag(tag),
-                (None, Some(channel), _) => Follow::Channel(channel),
-                (None, None, None) => Follow::Channel(channel.clone()),
+                (None, Some(_), _) | (None, None, None) => Follow::Channel(beside.clone()),
             };
             let own = entry.directory.map(|directory| absolute(&directory, BUNDLE, faults));
             let cache = own.unwrap_or_else(|| Some(cache.clone()))?;
-            bundles.push(BundleConfig { bundle: entry.name, follow, cache });
+            bundles.push(BundleConfig { bundle: entry.name, follow, channel: beside, cache });
         }
         let beside = || bundles.first().and_then(|first| first.cache.parent()).unwrap_or(Path::new("")).join("agent");
         let state_dir = self.state_dir.clone().unwrap_or_else(beside);

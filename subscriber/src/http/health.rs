@@ -57,6 +57,7 @@ impl StrictHealth {
         let unwell = view.trouble.as_ref().filter(|_| view.runs_rejected()).map(|trouble| trouble.text.clone());
         checks.insert("healthy".into(), Check::of(unwell, "it did not fail its health check"));
 
+        checks.insert("intact".into(), Check::of(view.integrity_problem(), "its bytes are what was announced"));
         let mut warnings: Vec<String> = view.trouble.iter().map(|trouble| trouble.text.clone()).collect();
         for requirement in Requirement::ALL {
             let fault = missing(requirement, view, rules.stale_after, now);
@@ -144,6 +145,7 @@ mod tests {
     use crate::agent_view::tests::{at, trouble, view};
     use crate::agent_view::{Cause, TrialView};
     use crate::failures::FailureKind;
+    use crate::node_state::Provenance;
 
     fn strict(view: &AgentView, requires: &[Requirement]) -> StrictHealth {
         let rules = StrictRules { stale_after: TimeDelta::hours(24), requires: requires.iter().copied().collect() };
@@ -208,5 +210,20 @@ mod tests {
             assert_eq!(without.passed(), !demanded.is_empty(), "{check}");
             assert!(demanded.is_empty() || !without.warnings.is_empty(), "{check} is shown as a warning");
         }
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_relied_on_fail_the_strict_check() {
+        let passed = |view: &AgentView| strict(view, &[]).passed();
+        assert!(passed(&view()));
+        let mut unverified = view();
+        unverified.integrity.provenance = Some(Provenance::Unverified);
+        assert!(!passed(&unverified));
+        let mut suspected = view();
+        suspected.integrity.tamper_suspected = true;
+        assert!(!passed(&suspected));
+        let mut skipping = view();
+        skipping.integrity.verification_skipped = true;
+        assert!(passed(&skipping), "what runs was verified all the same");
     }
 }

@@ -18,6 +18,7 @@ use super::contract_status::{ContractBundle, StatusDocument};
 use super::health::{StrictHealth, StrictRules, is_ready};
 use super::metrics_page::metrics;
 use super::openapi::openapi;
+use super::schema_lookup::schema_metadata;
 use crate::agent_view::AgentView;
 use crate::config::Requirement;
 use crate::metrics::MetricsPage;
@@ -44,7 +45,8 @@ impl Shown {
         self.views.iter().map(|view| view.borrow().clone()).collect()
     }
 
-    fn bundle(&self, name: &str) -> Option<AgentView> {
+    /// One of them.
+    pub(super) fn bundle(&self, name: &str) -> Option<AgentView> {
         self.views.iter().find(|view| view.borrow().report.bundle.as_str() == name).map(|view| view.borrow().clone())
     }
 }
@@ -71,6 +73,7 @@ pub(super) fn routes() -> Vec<Route> {
     let api = |path, handler| Route { path, access: Access::WithKey, handler };
     vec![
         api("/api/contracts/status", get(contracts_status)),
+        api("/api/schema/metadata", get(schema_metadata)),
         api("/api/bundles", get(bundles)),
         api("/api/bundles/{name}", get(bundle)),
         open("/health", get(async || "OK")),

@@ -10,7 +10,7 @@ use shared::daemon::ErrorChain;
 use shared::daemon::crash_point::CrashPoint;
 use shared::event::{BundleEvent, Published};
 use shared::limits::ReleaseLimits;
-use shared::verification::VerifiedRelease;
+use shared::verification::CheckedRelease;
 use streams::connection::{Connection, ConnectionState};
 use streams::event_log::EventLog;
 use streams::outbox::Outbox;
@@ -27,6 +27,7 @@ use super::look::catch_up_pause;
 use super::node_alarms::NodeAlarms;
 use super::pinning::KnownPin;
 use super::resume::is_current;
+use super::tamper_check::FileChecks;
 use super::wake_ups::{Wake, WakeUps};
 use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::{Alarms, Subject};
@@ -37,8 +38,8 @@ use crate::desired::Question;
 use crate::failures::FailureKind;
 use crate::metrics::BundleMetrics;
 use crate::node_report::NodeReport;
-use crate::node_state::{LoadedRelease, NodeState, ReleaseId, UnreportedSwitch};
-use crate::plan::{Announcement, Withdrawn};
+use crate::node_state::{LoadedRelease, NodeState, Provenance, ReleaseId, UnreportedSwitch};
+use crate::plan::{Announcement, Embedded, Withdrawn};
 use crate::reports::Reporter;
 use crate::state_directory::StateDirectory;
 
@@ -94,6 +95,12 @@ pub(super) struct Agent {
     pub(super) unsaved: bool,
     pub(super) started_at: DateTime<Utc>,
     pub(super) view: watch::Sender<NodeReport>,
+    /// The last resort, once it was needed.
+    pub(super) embedded: Option<Embedded>,
+    /// When the files of the running release are compared with what was announced.
+    pub(super) files: FileChecks,
+    /// Whether the log has said since the start what is desired.
+    pub(super) asked: bool,
     /// Why the desired release does not run.
     pub(super) trouble: Option<Trouble>,
     /// The manifest of the release that was running when it was last looked for.
@@ -131,11 +138,11 @@ pub(super) struct Common {
     pub(super) first_look: CancellationToken,
 }
 
-/// A verified release in its place, and what is to be said about it once it is switched to.
+/// A release in its place that may be switched to, and what is to be said about it once it is switched to.
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) id: ReleaseId,
-    pub(super) verified: VerifiedRelease,
+    pub(super) release: CheckedRelease,
     pub(super) source: shared::event::LoadSource,
     pub(super) wire_bytes: u64,
     pub(super) git_sha: Option<String>,
@@ -160,6 +167,7 @@ impl Agent {
             bundle: target.bundle.clone(),
             follow: target.follow.clone(),
             node: config.node.clone(),
+            channel: target.channel.clone(),
             incarnation: outbox.incarnation(),
         };
         let report = NodeReport::at_start(&config, &target, outbox.incarnation(), started_at);
@@ -202,6 +210,9 @@ impl Agent {
             unsaved: false,
             started_at,
             view: watch::Sender::new(report),
+            embedded: None,
+            files: FileChecks::default(),
+            asked: false,
             trouble: None,
             manifest: None,
             shown,
@@ -226,8 +237,10 @@ impl Agent {
         loop {
             let rest = self.round(wake_ups).await;
             self.read_manifest().await;
+            self.note_conditions().await;
             self.show();
             wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
+            self.watch_files(wake_ups).await;
             let timer = Instant::now() + rest;
             loop {
                 let wake = tokio::select! {
@@ -239,6 +252,11 @@ impl Agent {
                     Wake::Outbox | Wake::Connection => self.show(),
                     // A release that failed is exchanged at once, whatever the network does.
                     Wake::AfterSwitch => self.settle_after_switch(wake_ups).await,
+                    Wake::Files => {
+                        self.files.hint(Instant::now());
+                        self.show();
+                        break;
+                    }
                     Wake::Live | Wake::Cache | Wake::Timer => break,
                     Wake::Connected => {
                         self.fruitless = 0;
@@ -279,6 +297,7 @@ impl Agent {
         self.look_after_feed(wake_ups).await;
         self.refresh_pin().await;
         self.check_current().await;
+        self.check_files().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
             self.collect_at = None;
             self.collect().await;
@@ -312,8 +331,9 @@ impl Agent {
         }
         let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));
         let feed_in = wake_ups.feed_due_in();
+        let files_in = self.files.rest(Instant::now());
         let interval = jittered(self.config.timing.interval);
-        rest.min(interval).min(collect_in.unwrap_or(Duration::MAX)).min(feed_in)
+        rest.min(interval).min(collect_in.unwrap_or(Duration::MAX)).min(feed_in).min(files_in)
     }
 
     /// The release that is current, as far as it is known to be intact.
@@ -342,6 +362,19 @@ impl Agent {
         }
     }
 
+    /// Asks the system for hints about the running release's files, after each change of the directory.
+    async fn watch_files(&mut self, wake_ups: &mut WakeUps) {
+        let watched = self.active().filter(|active| active.provenance != Provenance::Unverified);
+        match watched.map(|active| self.cache.release(&active.id.tag)) {
+            Some(home) if self.files.replaced => {
+                wake_ups.watch_files(home).await;
+                self.files.replaced = false;
+            }
+            Some(_) => {}
+            None => wake_ups.stop_watching_files(),
+        }
+    }
+
     /// Notices when somebody deleted the cache or pointed `current` elsewhere.
     async fn check_current(&mut self) {
         let Some(active) = self.active() else { return };
@@ -367,32 +400,39 @@ impl Agent {
     }
 
     /// Puts the switches that wait for it into the outbox, and forgets each here once it is durable there. None is
-    /// recorded whose number a crash could give away again.
+    /// recorded whose number a crash could give away again. What was found out before it is said before it.
     pub(super) async fn report_switches(&mut self) {
         while let Some(waiting) = self.state.unreported_switches.front().cloned() {
             let UnreportedSwitch { id, at, loaded, reverted } = waiting;
+            if !self.report_conditions(Some(at)).await {
+                return;
+            }
             if self.unsaved {
                 self.save().await;
             }
             let event = reverted.map_or_else(|| BundleEvent::from(loaded), BundleEvent::from);
-            if self.unsaved || !self.reporter.switched(id, at, event).await {
+            if self.unsaved || !self.reporter.durable(id, at, event).await {
                 return;
             }
             CrashPoint::SwitchReported.reach();
             self.state.unreported_switches.pop_front();
             self.save().await;
         }
+        self.report_conditions(None).await;
     }
 
     /// The releases loaded so far that are worth returning to, newest first.
     pub(super) fn history(&self) -> Vec<LoadedRelease> {
         let broken = self.state.active.iter().filter(|_| !self.intact);
+        let broken = broken.filter(|active| active.provenance != Provenance::Embedded);
         broken.chain(&self.state.previous).cloned().collect()
     }
 
     /// The releases whose presence in the cache matters for a decision.
     pub(super) fn of_interest(&self) -> BTreeSet<ReleaseId> {
-        let runs_well = self.active().is_some_and(|active| !self.must_not_run(active));
+        let runs_well = self
+            .active()
+            .is_some_and(|active| active.provenance != Provenance::Embedded && !self.must_not_run(active));
         let history = if runs_well { Vec::new() } else { self.history() };
         history.into_iter().map(|release| release.id).chain(self.desired.clone()).collect()
     }

@@ -169,7 +169,7 @@ impl Agent {
         }
         self.report_switches().await;
         log_reverted(&reverted);
-        if self.reporter.switched(rejected.event, rejected.at, reverted).await {
+        if self.reporter.durable(rejected.event, rejected.at, reverted).await {
             self.state.trials.reported(rejected.event);
             self.save().await;
         }

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::Read as _;
 
 use chrono::Utc;
+use shared::event::TamperMode;
 use streams::connection::ConnectionState;
 use tokio::task::spawn_blocking;
 
 use super::agent::{Agent, Deafness};
-use crate::agent_view::{AgentView, Cause, ManifestFacts, Trouble};
+use crate::agent_view::{AgentView, Cause, Integrity, ManifestFacts, Trouble};
 use crate::cache::Cache;
 use crate::failures::{FailureKey, FailureKind};
 use crate::fetch::StageFailure;
@@ -24,12 +25,18 @@ impl Agent {
     /// Reads the manifest of the release that runs, once for each release.
     pub(super) async fn read_manifest(&mut self) {
         let Some(active) = self.active().map(|active| active.id.clone()) else { return };
-        if self.manifest.as_ref().is_some_and(|(known, _)| known == &active) {
-            return;
+        self.manifest_of(&active).await;
+    }
+
+    /// The manifest of a release in the cache, read once.
+    pub(super) async fn manifest_of(&mut self, id: &ReleaseId) -> Option<ManifestFacts> {
+        if let Some((_, manifest)) = self.manifest.as_ref().filter(|(known, _)| known == id) {
+            return manifest.clone();
         }
-        let (cache, id) = (self.cache.clone(), active.clone());
-        let manifest = spawn_blocking(move || manifest(&cache, &id)).await.unwrap_or_default();
-        self.manifest = Some((active, manifest));
+        let (cache, wanted) = (self.cache.clone(), id.clone());
+        let manifest = spawn_blocking(move || manifest(&cache, &wanted)).await.unwrap_or_default();
+        self.manifest = Some((id.clone(), manifest.clone()));
+        manifest
     }
 
     /// Remembers why the desired release does not run.
@@ -58,6 +65,8 @@ impl Agent {
             git_sha: active.and_then(|(_, git_sha)| git_sha),
             trouble: self.trouble.clone(),
             trial: self.trial_view(),
+            update: self.state.conditions.update.clone(),
+            integrity: self.integrity(),
             changed_at: self.shown.borrow().changed_at,
         };
         self.shown.send_if_modified(|shown| {
@@ -69,8 +78,22 @@ impl Agent {
         });
     }
 
+    /// Whether the running release's bytes can be relied on, as far as is known.
+    fn integrity(&self) -> Integrity {
+        let tampering = self.active().and_then(|active| {
+            let tampering = self.state.conditions.tampering.as_ref();
+            tampering.filter(|tampering| tampering.release == active.id).cloned()
+        });
+        Integrity {
+            provenance: self.active().map(|active| active.provenance),
+            tampering,
+            tamper_suspected: self.files.suspected && self.config.integrity.tamper == TamperMode::Strict,
+            verification_skipped: self.config.integrity.skip_bundle_verification,
+        }
+    }
+
     /// Forgets trouble that is over, and notices what needs no attempt to be known.
-    fn settle_trouble(&mut self) {
+    pub(super) fn settle_trouble(&mut self) {
         let Some(desired) = self.desired.clone() else {
             self.trouble = self.rejection_trouble();
             return;
@@ -86,7 +109,7 @@ impl Agent {
             let since = self.trouble_since(Cause::Withdrawn, &desired.tag);
             self.trouble = Some(Trouble {
                 cause: Cause::Withdrawn,
-                text: format!("release `{}` is withdrawn; the last good one keeps running", desired.tag),
+                text: format!("release `{}` is withdrawn; what ran before or is built in runs instead", desired.tag),
                 remediation: "move the channel to a release that is not withdrawn".to_owned(),
                 tag: desired.tag,
                 since,

@@ -4,6 +4,7 @@
 //! by now; the latter is believed for ten seconds and costs a few reads.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -24,6 +25,7 @@ use crate::cache::Cache;
 use crate::config::{BundleConfig, Follow};
 use crate::desired::Head;
 use crate::feed_watchdog::{FeedCare, FeedWatchdog};
+use crate::file_watch::FileWatch;
 use crate::local_pin::PinStamp;
 
 /// How long a claimed place in the log is waited for.
@@ -46,6 +48,8 @@ pub(super) enum Wake {
     Cache,
     /// Time has passed.
     Timer,
+    /// The system says that files of the running release changed.
+    Files,
     /// The outbox has something to show; the log need not be read for that.
     Outbox,
     /// The connection or what the server said about it changed; the log need not be read for that.
@@ -66,6 +70,7 @@ pub(super) struct WakeUps {
     watchdog: FeedWatchdog,
     relevance: Relevance,
     cache: CacheWatch,
+    files: FileWatch,
     floor: Option<Floor>,
     /// No look because of a live message before this.
     earliest: Instant,
@@ -91,6 +96,7 @@ impl WakeUps {
             watchdog: FeedWatchdog::default(),
             relevance: Relevance { target: target.clone(), awaited: None },
             cache: CacheWatch::new(Cache::new(&target.cache)),
+            files: FileWatch::default(),
             floor: None,
             earliest: Instant::now(),
         })
@@ -123,6 +129,16 @@ impl WakeUps {
         self.cache.expect(current, pin).await;
     }
 
+    /// Asks for hints about the files of this release directory from now on.
+    pub(super) async fn watch_files(&mut self, home: PathBuf) {
+        self.files.watch(home).await;
+    }
+
+    /// Asks for no more hints.
+    pub(super) fn stop_watching_files(&mut self) {
+        self.files.stop();
+    }
+
     /// The next reason to look, `timer` at the latest. Cancel safe.
     pub(super) async fn next(&mut self, timer: Instant) -> Wake {
         let wake = tokio::select! {
@@ -133,6 +149,7 @@ impl WakeUps {
             Ok(()) = self.outbox.changed() => Wake::Outbox,
             Ok(()) = self.status.changed() => Wake::Connection,
             () = self.cache.changed() => Wake::Cache,
+            () = self.files.changed() => Wake::Files,
             () = sleep_until(timer) => Wake::Timer,
         };
         if wake == Wake::Live {
