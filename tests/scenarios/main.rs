@@ -69,6 +69,8 @@ mod publisher_service_http;
 #[cfg(test)]
 mod publisher_service_schedule;
 #[cfg(test)]
+mod quiet_agent;
+#[cfg(test)]
 mod release_store;
 #[cfg(test)]
 mod scripts_node;
