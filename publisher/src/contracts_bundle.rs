@@ -1,13 +1,12 @@
-//! The tree of the bundle `contracts`: exactly `bundle.json`, `manifest.json` and `bundle.sha256`.
-//!
-//! `bundle.json` depends on the contracts alone; its SHA-256 is the content digest that operators see and compare.
-//! The manifest says when and from what it was made. Both are pretty JSON with sorted keys and a newline at the end.
+//! The tree of the bundle `contracts`: exactly `bundle.json`, `manifest.json` and `bundle.sha256`, read from a source
+//! and checked. Their form is `shared`'s: an agent makes its embedded last resort in the same one.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
-use serde::Serialize;
+pub use shared::contracts_form::{BUNDLE_FILE, CONTRACTS_BUNDLE, FORM_VERSION};
+use shared::contracts_form::{ContractPlace, ContractsDocument, ManifestFacts, NameTaken, digest_line, manifest_json};
+pub(crate) use shared::contracts_form::{DIGEST_FILE, MANIFEST_FILE};
 use shared::digest::Sha256Digest;
 use shared::release::ReleaseFile;
 use shared::release_path::{PathError, ReleasePath};
@@ -16,17 +15,6 @@ use thiserror::Error;
 use crate::git_facts::NO_COMMIT;
 use crate::release_facts::ReleaseFacts;
 use crate::source::{SourceTree, list};
-
-/// The bundle whose releases have this form.
-pub const CONTRACTS_BUNDLE: &str = "contracts";
-/// Version of the two documents' form.
-pub const FORM_VERSION: &str = "1.0.0";
-/// The file that holds the contracts.
-pub const BUNDLE_FILE: &str = "bundle.json";
-pub(crate) const MANIFEST_FILE: &str = "manifest.json";
-pub(crate) const DIGEST_FILE: &str = "bundle.sha256";
-/// Where the result envelope lies in the source, and under which name it stands among the schemas.
-const RESULT_ENVELOPE: (&str, &str) = ("envelopes/result.json", "result-envelope.json");
 
 /// One contract that cannot be part of the bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -87,42 +75,6 @@ pub struct ContractsBundle {
     digest: Sha256Digest,
 }
 
-// Fields in the order of their names, so that the keys are sorted whatever the serializer does.
-#[derive(Default, Serialize)]
-struct BundleDocument {
-    #[serde(rename = "apiContracts")]
-    api_contracts: BTreeMap<String, String>,
-    schemas: BTreeMap<String, String>,
-    version: &'static str,
-    wit: BTreeMap<String, String>,
-}
-
-#[derive(Serialize)]
-struct Manifest<'a> {
-    bundle: &'static str,
-    bundle_sha256: String,
-    git: ManifestGit<'a>,
-    timestamp: String,
-    trigger: &'static str,
-    version: &'static str,
-}
-
-#[derive(Serialize)]
-struct ManifestGit<'a> {
-    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
-    reference: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repository: Option<&'a str>,
-    sha: &'a str,
-}
-
-/// Where a file of the source belongs.
-enum Place {
-    Schema(String),
-    ApiContract(String),
-    Wit(String),
-}
-
 impl ContractsBundle {
     /// Takes the contracts of a source: files directly in `schemas/`, `api-contracts/` and `wit/`, and the result
     /// envelope. Everything else stays behind. Reports all problems, not only the first.
@@ -132,25 +84,25 @@ impl ContractsBundle {
 
     /// The same with an empty `wit`. Such a bundle is for looking at: what is released has its WIT definitions.
     pub fn from_source_without_wit(source: &SourceTree) -> Result<Self, ContractsError> {
-        Self::of(source, |place| !matches!(place, Place::Wit(_)))
+        Self::of(source, |place| !matches!(place, ContractPlace::Wit(_)))
     }
 
-    fn of(source: &SourceTree, taken: fn(&Place) -> bool) -> Result<Self, ContractsError> {
-        let mut document = BundleDocument { version: FORM_VERSION, ..BundleDocument::default() };
+    fn of(source: &SourceTree, taken: fn(&ContractPlace) -> bool) -> Result<Self, ContractsError> {
+        let mut document = ContractsDocument::default();
         let mut problems = Vec::new();
         for file in source.files() {
-            let Some(place) = place_of(&file.path).filter(taken) else { continue };
-            if let Err(problem) = document.add(file, place, source.read(file)) {
+            let Some(place) = ContractPlace::of(&file.path).filter(taken) else { continue };
+            if let Err(problem) = add(&mut document, file, place, source.read(file)) {
                 problems.push(problem);
             }
         }
         if !problems.is_empty() {
             return Err(ContractsError::Problems(problems));
         }
-        if document.schemas.is_empty() && document.api_contracts.is_empty() && document.wit.is_empty() {
+        if document.is_empty() {
             return Err(ContractsError::Nothing);
         }
-        let bundle_json = pretty(&document)?;
+        let bundle_json = Bytes::from(document.to_json().map_err(ContractsError::Json)?);
         Ok(Self { digest: Sha256Digest::of(&bundle_json), bundle_json })
     }
 
@@ -172,19 +124,16 @@ impl ContractsBundle {
     /// The release's tree: the bundle, its manifest and its checksum.
     pub fn tree(&self, facts: &ReleaseFacts) -> Result<SourceTree, ContractsError> {
         let git = facts.git.as_ref();
-        let manifest = pretty(&Manifest {
-            bundle: BUNDLE_FILE,
-            bundle_sha256: self.digest.to_string(),
-            git: ManifestGit {
-                reference: git.and_then(|git| git.reference.as_deref()),
-                repository: git.and_then(|git| git.repository.as_deref()),
-                sha: git.map_or(NO_COMMIT, |git| git.sha.as_str()),
-            },
-            timestamp: facts.timestamp_text(),
+        let manifest = manifest_json(&ManifestFacts {
+            digest: self.digest,
+            git_sha: git.map_or(NO_COMMIT, |git| git.sha.as_str()),
+            git_repository: git.and_then(|git| git.repository.as_deref()),
+            git_reference: git.and_then(|git| git.reference.as_deref()),
+            timestamp: &facts.timestamp_text(),
             trigger: facts.trigger.as_str(),
-            version: FORM_VERSION,
-        })?;
-        let checksum = Bytes::from(format!("{}  {BUNDLE_FILE}\n", self.digest));
+        });
+        let manifest = Bytes::from(manifest.map_err(ContractsError::Json)?);
+        let checksum = Bytes::from(digest_line(self.digest));
         let path = |name: &str| name.parse::<ReleasePath>().map_err(ContractsError::Path);
         Ok(SourceTree::in_memory([
             (path(BUNDLE_FILE)?, self.bundle_json.clone()),
@@ -194,50 +143,20 @@ impl ContractsBundle {
     }
 }
 
-impl BundleDocument {
-    fn add(&mut self, file: &ReleaseFile, place: Place, content: io::Result<Vec<u8>>) -> Result<(), ContractProblem> {
-        let path = || file.path.clone();
-        let content =
-            content.map_err(|error| ContractProblem::Unreadable { path: path(), reason: error.to_string() })?;
-        let text = String::from_utf8(content).map_err(|_| ContractProblem::NotText { path: path() })?;
-        let (section, name) = match place {
-            Place::Schema(name) => {
-                serde_json::from_str::<serde::de::IgnoredAny>(&text)
-                    .map_err(|error| ContractProblem::NotJson { path: path(), reason: error.to_string() })?;
-                (&mut self.schemas, name)
-            }
-            Place::ApiContract(name) => (&mut self.api_contracts, name),
-            Place::Wit(name) => (&mut self.wit, name),
-        };
-        if section.contains_key(&name) {
-            return Err(ContractProblem::NameTaken { path: path(), name });
-        }
-        section.insert(name, text);
-        Ok(())
+fn add(
+    document: &mut ContractsDocument,
+    file: &ReleaseFile,
+    place: ContractPlace,
+    content: io::Result<Vec<u8>>,
+) -> Result<(), ContractProblem> {
+    let path = || file.path.clone();
+    let content = content.map_err(|error| ContractProblem::Unreadable { path: path(), reason: error.to_string() })?;
+    let text = String::from_utf8(content).map_err(|_| ContractProblem::NotText { path: path() })?;
+    if let ContractPlace::Schema(_) = place {
+        serde_json::from_str::<serde::de::IgnoredAny>(&text)
+            .map_err(|error| ContractProblem::NotJson { path: path(), reason: error.to_string() })?;
     }
-}
-
-fn place_of(path: &ReleasePath) -> Option<Place> {
-    if path.as_str() == RESULT_ENVELOPE.0 {
-        return Some(Place::Schema(RESULT_ENVELOPE.1.to_owned()));
-    }
-    let (folder, name) = path.as_str().split_once('/')?;
-    let (_, extension) = name.rsplit_once('.')?;
-    if name.contains('/') {
-        return None;
-    }
-    match (folder, extension) {
-        ("schemas", "json") => Some(Place::Schema(name.to_owned())),
-        ("api-contracts", "yaml" | "yml") => Some(Place::ApiContract(name.to_owned())),
-        ("wit", "wit") => Some(Place::Wit(name.to_owned())),
-        _ => None,
-    }
-}
-
-fn pretty(document: &impl Serialize) -> Result<Bytes, ContractsError> {
-    let mut text = serde_json::to_vec_pretty(document).map_err(ContractsError::Json)?;
-    text.push(b'\n');
-    Ok(text.into())
+    document.add(place, text).map_err(|NameTaken(name)| ContractProblem::NameTaken { path: path(), name })
 }
 
 #[cfg(test)]

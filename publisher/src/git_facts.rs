@@ -3,10 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+pub use shared::contracts_form::NO_COMMIT;
 use shared::event::GitFacts;
-
-/// The sum of a commit that is not known, where a form demands one.
-pub const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
 
 /// Whether a source directory holds exactly what its commit holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

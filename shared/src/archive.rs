@@ -11,7 +11,10 @@ use std::io::{self, Read, Write};
 use thiserror::Error;
 
 use crate::release::{Release, ReleaseFile};
-use crate::verification::{TreeVerification, VerificationFailure, VerifiedRelease, VerifyError};
+use crate::verification::{
+    CheckedRelease, EmergencyFlag, TreeVerification, UnverifiedRelease, VerificationFailure, VerifiedRelease,
+    VerifyError,
+};
 
 /// zstd level of archives: near the smallest size at which writing stays faster than a common network.
 const LEVEL: i32 = 9;
@@ -114,12 +117,30 @@ impl<W: Write> Write for EntryWriter<'_, W> {
 pub fn read_archive<W: Write>(
     input: impl Read,
     release: &Release,
-    mut create: impl FnMut(&ReleaseFile) -> io::Result<W>,
+    create: impl FnMut(&ReleaseFile) -> io::Result<W>,
 ) -> Result<VerifiedRelease, VerifyError> {
+    unpack(input, release, TreeVerification::new(release), create)?.verified()
+}
+
+/// Unpacks an archive as [`read_archive`] does, but compares no digests.
+pub fn read_archive_without_digests<W: Write>(
+    input: impl Read,
+    release: &Release,
+    flag: EmergencyFlag,
+    create: impl FnMut(&ReleaseFile) -> io::Result<W>,
+) -> Result<UnverifiedRelease, VerifyError> {
+    unpack(input, release, TreeVerification::without_digests(release, flag), create)?.unverified()
+}
+
+fn unpack<W: Write>(
+    input: impl Read,
+    release: &Release,
+    mut verification: TreeVerification<'_>,
+    mut create: impl FnMut(&ReleaseFile) -> io::Result<W>,
+) -> Result<CheckedRelease, VerifyError> {
     let mut decoder = zstd::Decoder::new(input).map_err(|error| unreadable(&error))?;
     decoder.window_log_max(MAX_WINDOW_LOG).map_err(|error| unreadable(&error))?;
     let mut tar = tar::Archive::new(decoder.take(unpacked_bound(release)));
-    let mut verification = TreeVerification::new(release);
     for entry in tar.entries().map_err(|error| unreadable(&error))? {
         let mut entry = entry.map_err(|error| unreadable(&error))?;
         let Some(file) = verification.next_file() else {

@@ -16,6 +16,7 @@
 
 pub mod archive;
 pub mod canonical_json;
+pub mod contracts_form;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod digest;

@@ -1,7 +1,8 @@
 //! Verification: the only way to a [`VerifiedRelease`].
 //!
-//! Announcing a release and switching to one accept nothing else, so that bytes nobody checked can neither be
-//! announced nor become visible.
+//! Announcing a release accepts nothing else, and switching to one only an [`UnverifiedRelease`] besides, which the
+//! documented emergency flag alone can make: so bytes nobody checked can neither be announced nor become visible without
+//! being shown as such.
 
 use std::io::{self, Read, Write};
 
@@ -23,6 +24,101 @@ impl VerifiedRelease {
     pub fn release(&self) -> &Release {
         &self.0
     }
+}
+
+/// That somebody raised the emergency flag by which digests are not compared. Made where the setting is read, and nowhere
+/// else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmergencyFlag(());
+
+impl EmergencyFlag {
+    /// The flag, where the setting says so.
+    pub fn raised(setting: bool) -> Option<Self> {
+        setting.then_some(Self(()))
+    }
+}
+
+/// A release whose digests were not compared. Its description is the announced one, and its paths, sizes and modes are as
+/// described; its bytes may be anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnverifiedRelease(Release);
+
+impl UnverifiedRelease {
+    /// The release.
+    pub fn release(&self) -> &Release {
+        &self.0
+    }
+}
+
+/// A release that may be switched to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckedRelease {
+    /// Every byte was compared.
+    Verified(VerifiedRelease),
+    /// The emergency flag let it through.
+    Unverified(UnverifiedRelease),
+}
+
+impl From<VerifiedRelease> for CheckedRelease {
+    fn from(release: VerifiedRelease) -> Self {
+        Self::Verified(release)
+    }
+}
+
+impl From<UnverifiedRelease> for CheckedRelease {
+    fn from(release: UnverifiedRelease) -> Self {
+        Self::Unverified(release)
+    }
+}
+
+/// What may be put into its place and switched to: a verified release, or one that the emergency flag let through. Nobody
+/// else can implement it.
+pub trait Activatable: sealed::Sealed {
+    /// The release.
+    fn release(&self) -> &Release;
+
+    /// Whether every byte was compared with what was announced.
+    fn is_verified(&self) -> bool;
+}
+
+impl Activatable for VerifiedRelease {
+    fn release(&self) -> &Release {
+        &self.0
+    }
+
+    fn is_verified(&self) -> bool {
+        true
+    }
+}
+
+impl Activatable for UnverifiedRelease {
+    fn release(&self) -> &Release {
+        &self.0
+    }
+
+    fn is_verified(&self) -> bool {
+        false
+    }
+}
+
+impl Activatable for CheckedRelease {
+    fn release(&self) -> &Release {
+        match self {
+            Self::Verified(release) => release.release(),
+            Self::Unverified(release) => release.release(),
+        }
+    }
+
+    fn is_verified(&self) -> bool {
+        matches!(self, Self::Verified(_))
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::VerifiedRelease {}
+    impl Sealed for super::UnverifiedRelease {}
+    impl Sealed for super::CheckedRelease {}
 }
 
 /// What differed first. Both sides are kept as text: digests, sizes, or the words of a rule.
@@ -120,11 +216,18 @@ pub fn verify_release_json(
 pub(crate) struct TreeVerification<'a> {
     release: &'a Release,
     checked: usize,
+    /// Digests are not compared: what is collected is no evidence.
+    emergency: Option<EmergencyFlag>,
 }
 
 impl<'a> TreeVerification<'a> {
     pub(crate) fn new(release: &'a Release) -> Self {
-        Self { release, checked: 0 }
+        Self { release, checked: 0, emergency: None }
+    }
+
+    /// One that compares everything but digests.
+    pub(crate) fn without_digests(release: &'a Release, flag: EmergencyFlag) -> Self {
+        Self { emergency: Some(flag), ..Self::new(release) }
     }
 
     /// The file whose content must come next.
@@ -164,17 +267,18 @@ impl<'a> TreeVerification<'a> {
                 if size > file.size { format!("more than {} bytes", file.size) } else { format!("{size} bytes") };
             return Err(differs(format!("{} bytes", file.size), actual).into());
         }
-        if digest != file.sha256 {
+        if digest != file.sha256 && self.emergency.is_none() {
             return Err(differs(file.sha256.to_string(), digest.to_string()).into());
         }
         self.checked += 1;
         Ok(())
     }
 
-    /// Only a tree whose every file was checked is verified.
-    pub(crate) fn finish(self) -> Result<VerifiedRelease, VerificationFailure> {
+    /// Only a tree whose every file was checked is verified, and only where its digests were compared.
+    pub(crate) fn finish(self) -> Result<CheckedRelease, VerificationFailure> {
         match self.next_file() {
-            None => Ok(VerifiedRelease(self.release.clone())),
+            None if self.emergency.is_some() => Ok(UnverifiedRelease(self.release.clone()).into()),
+            None => Ok(VerifiedRelease(self.release.clone()).into()),
             Some(missing) => Err(VerificationFailure {
                 check: FailedCheck::File,
                 item: missing.path.to_string(),
@@ -189,9 +293,24 @@ impl<'a> TreeVerification<'a> {
 /// `open` gives the content of a file; a missing file is a failure of the release, not of the disk.
 pub fn verify_files<R: Read>(
     release: &Release,
-    mut open: impl FnMut(&ReleaseFile) -> io::Result<R>,
+    open: impl FnMut(&ReleaseFile) -> io::Result<R>,
 ) -> Result<VerifiedRelease, VerifyError> {
-    let mut verification = TreeVerification::new(release);
+    check_files(TreeVerification::new(release), open)?.verified()
+}
+
+/// Checks files as [`verify_files`] does, but for their digests.
+pub fn check_files_without_digests<R: Read>(
+    release: &Release,
+    flag: EmergencyFlag,
+    open: impl FnMut(&ReleaseFile) -> io::Result<R>,
+) -> Result<UnverifiedRelease, VerifyError> {
+    check_files(TreeVerification::without_digests(release, flag), open)?.unverified()
+}
+
+fn check_files<R: Read>(
+    mut verification: TreeVerification<'_>,
+    mut open: impl FnMut(&ReleaseFile) -> io::Result<R>,
+) -> Result<CheckedRelease, VerifyError> {
     while let Some(file) = verification.next_file() {
         let mut content = open(file).map_err(|source| {
             if source.kind() == io::ErrorKind::NotFound {
@@ -210,12 +329,30 @@ pub fn verify_files<R: Read>(
     Ok(verification.finish()?)
 }
 
+impl CheckedRelease {
+    /// The verified release; one that is not is a failed check.
+    pub(crate) fn verified(self) -> Result<VerifiedRelease, VerifyError> {
+        match self {
+            Self::Verified(release) => Ok(release),
+            Self::Unverified(_) => Err(VerificationFailure::rule("digests", "compared", "not compared").into()),
+        }
+    }
+
+    /// The release as one that nobody relies on.
+    pub(crate) fn unverified(self) -> Result<UnverifiedRelease, VerifyError> {
+        match self {
+            Self::Unverified(release) => Ok(release),
+            Self::Verified(_) => Err(VerificationFailure::rule("digests", "not compared", "compared").into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::archive::{read_archive, write_archive};
+    use crate::archive::{read_archive, read_archive_without_digests, write_archive};
     use crate::release::FileMode;
 
     fn tree() -> BTreeMap<&'static str, Vec<u8>> {
@@ -308,6 +445,31 @@ mod tests {
         }
         let error = read_archive(&archive_of(&tree())[..], &release_of(&tree()), |_| Ok(Full)).unwrap_err();
         assert!(matches!(error, VerifyError::Write { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_emergency_flag_skips_digests_and_nothing_else() {
+        assert_eq!(EmergencyFlag::raised(false), None);
+        let flag = EmergencyFlag::raised(true).unwrap();
+        let release = release_of(&tree());
+        let check = |tree: &BTreeMap<&str, Vec<u8>>| {
+            let read = |archive: &[u8]| read_archive_without_digests(archive, &release, flag, |_| Ok(io::sink()));
+            let unpacked = read(&archive_of(tree)).is_ok();
+            let stored = check_files_without_digests(&release, flag, |file| {
+                tree.get(file.path.as_str()).map(Vec::as_slice).ok_or(io::ErrorKind::NotFound.into())
+            });
+            (unpacked, stored.is_ok())
+        };
+        let mut altered = tree();
+        altered.insert("a.json", b"[]".to_vec());
+        assert_eq!(check(&altered), (true, true), "other bytes");
+        altered.insert("a.json", b"longer".to_vec());
+        assert_eq!(check(&altered), (false, false), "another size");
+        altered.remove("a.json");
+        assert_eq!(check(&altered), (false, false), "a file is missing");
+        let mut added = tree();
+        added.insert("z", b"more".to_vec());
+        assert!(!check(&added).0, "a file is added");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use shared::daemon::crash_point::CrashPoint;
 use shared::release::Release;
-use shared::verification::VerifiedRelease;
+use shared::verification::Activatable;
 use thiserror::Error;
 
 use crate::cache::{CURRENT, Cache, CacheError, CacheLock, Current, RELEASES};
@@ -65,7 +65,7 @@ pub(crate) enum ActivationError {
 ///
 /// A crash at any instruction leaves the old or the new release current; the flat view follows `current` by itself,
 /// and what is missing of it is placed by [`repair_flat_view`] at the next start.
-pub(crate) fn activate(cache: &Cache, lock: &CacheLock, release: &VerifiedRelease) -> Result<(), ActivationError> {
+pub(crate) fn activate(cache: &Cache, lock: &CacheLock, release: &impl Activatable) -> Result<(), ActivationError> {
     CrashPoint::SwitchBegun.reach();
     let tag = release.release().tag();
     let home = cache.release(tag);
@@ -153,6 +153,7 @@ mod many_switches;
 #[cfg(test)]
 mod tests {
     use shared::limits::ReleaseLimits;
+    use shared::verification::VerifiedRelease;
 
     use super::*;
     use crate::release_directory::ReleaseDirectory;

@@ -6,9 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use shared::identifiers::Tag;
 
+use crate::conditions::Tampering;
 use crate::config::AgentConfig;
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
+use crate::node_state::Provenance;
 
 /// Everything that is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +31,16 @@ pub(crate) struct AgentView {
     pub manifest: Option<ManifestFacts>,
     /// Why the desired release does not run.
     pub trouble: Option<Trouble>,
+    /// What is known of the running release's bytes; `None` where nothing runs.
+    pub provenance: Option<Provenance>,
+    /// What is wrong with the running release's files, as long as it is.
+    pub tampering: Option<Tampering>,
+    /// The files may have changed and have not been compared since; told only where that counts (`DEMON_TAMPER=strict`).
+    pub tamper_suspected: bool,
+    /// The pinned release and a newer one.
+    pub update: Option<(Tag, Tag)>,
+    /// Verification is switched off by the emergency flag.
+    pub verification_skipped: bool,
     /// When any of this last changed.
     pub changed_at: DateTime<Utc>,
 }
@@ -144,6 +156,11 @@ impl AgentView {
             git_sha: None,
             manifest: None,
             trouble: None,
+            provenance: None,
+            tampering: None,
+            tamper_suspected: false,
+            update: None,
+            verification_skipped: config.integrity.skip_bundle_verification,
         }
     }
 
@@ -161,6 +178,8 @@ impl AgentView {
         match &self.report.active {
             None if self.unreachable().is_some() => BundleState::DownloadError,
             None => BundleState::NotLoaded,
+            Some(_) if self.is_embedded() && self.unreachable().is_some() => BundleState::DownloadError,
+            Some(_) if self.is_embedded() => BundleState::UsingFallback,
             Some(_) if self.is_stale(stale_after, now) => BundleState::Stale,
             Some(_) => BundleState::Loaded,
         }
@@ -173,12 +192,32 @@ impl AgentView {
 
     /// Whether another release than the desired one serves.
     pub(crate) fn uses_fallback(&self) -> bool {
-        !self.disabled && self.trouble.is_some() && self.report.active.is_some()
+        !self.disabled && self.report.active.is_some() && (self.trouble.is_some() || self.is_embedded())
+    }
+
+    /// Why the running release's bytes cannot be relied on, for the strict health check; `None` where they can.
+    pub(crate) fn integrity_problem(&self) -> Option<String> {
+        self.report.active.as_ref()?;
+        if self.provenance == Some(Provenance::Unverified) {
+            return Some(
+                "the running release is not verified: DEMON_SKIP_BUNDLE_VERIFICATION let it through".to_owned(),
+            );
+        }
+        if let Some(tampering) = &self.tampering {
+            return Some(tampering.describe());
+        }
+        self.tamper_suspected.then(|| "files of the running release may have been changed on disk".to_owned())
+    }
+
+    /// Whether the schemas that are compiled into the agent serve.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.provenance == Some(Provenance::Embedded)
     }
 
     /// Age of the running release, by its manifest. A time that lies ahead counts as no age.
     pub(crate) fn age(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
-        let manifest = self.manifest.as_ref().filter(|_| self.report.active.is_some())?;
+        // Nobody knows how old the embedded schemas are.
+        let manifest = self.manifest.as_ref().filter(|_| self.report.active.is_some() && !self.is_embedded())?;
         Some((now - manifest.timestamp).max(TimeDelta::zero()))
     }
 
@@ -186,6 +225,11 @@ impl AgentView {
     pub(crate) fn is_stale(&self, stale_after: TimeDelta, now: DateTime<Utc>) -> bool {
         self.age(now).is_some_and(|age| age.num_hours() > stale_after.num_hours())
     }
+}
+
+/// Age in whole hours; a time that lies ahead counts as none.
+pub(crate) fn age_in_hours(made_at: DateTime<Utc>, now: DateTime<Utc>) -> i64 {
+    (now - made_at).max(TimeDelta::zero()).num_hours()
 }
 
 #[cfg(test)]
@@ -232,6 +276,11 @@ pub(crate) mod tests {
             git_sha: None,
             manifest: Some(ManifestFacts { timestamp: at(0, 0), git: ManifestGit { sha: "0".repeat(40) } }),
             trouble: None,
+            provenance: Some(Provenance::Verified),
+            tampering: None,
+            tamper_suspected: false,
+            update: None,
+            verification_skipped: false,
             changed_at: at(1, 0),
         }
     }
@@ -275,6 +324,19 @@ pub(crate) mod tests {
         }
         view.disabled = true;
         assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("disabled", false));
+    }
+
+    #[test]
+    fn the_embedded_schemas_are_a_fallback_whatever_the_cause_and_have_no_age() {
+        let mut view = view();
+        view.provenance = Some(Provenance::Embedded);
+        assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("using_fallback", true));
+        view.trouble = Some(trouble(Cause::Failed(FailureKind::Download)));
+        assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("download_error", true));
+        view.trouble = None;
+        (view.connected, view.connection_fault) = (false, Some("connection refused".to_owned()));
+        assert_eq!((state(&view, at(100, 0)), view.uses_fallback()), ("download_error", true));
+        assert_eq!(view.age(at(100, 0)), None);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(crate) enum Subject {
     Pin,
     /// The node's own files cannot be written.
     Disk,
+    /// Files of the running release were changed.
+    Tamper,
     /// Another agent runs under this node's name.
     Rival,
     /// Events do not get through.

@@ -4,6 +4,7 @@
 
 mod faults;
 mod http;
+mod integrity;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,6 +19,7 @@ use streams::connection_settings::ConnectionSettings;
 
 pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
+pub use self::integrity::{IntegrityArguments, IntegrityConfig};
 use crate::failures::RetryBounds;
 
 /// A "tag" that means: follow the channel.
@@ -81,6 +83,10 @@ pub struct AgentArguments {
     /// Emergency only: load no bundle and ask for none; true for `1`, `true`, `yes` and `on`, false for anything else
     #[arg(long, env = "DEMON_SKIP_CONTRACT_BUNDLE", value_name = "FLAG", num_args = 0..=1, default_missing_value = "1")]
     pub skip_contract_bundle: Option<String>,
+
+    /// What is done about bytes that are not as announced.
+    #[command(flatten)]
+    pub integrity: IntegrityArguments,
 
     /// The HTTP interface.
     #[command(flatten)]
@@ -165,6 +171,10 @@ pub struct AgentConfig {
     pub log_format: LogFormat,
     /// Loading of bundles is switched off.
     pub skip_contract_bundle: bool,
+    /// What is done about bytes that are not as announced.
+    pub integrity: IntegrityConfig,
+    /// The channel that a pinned node would follow: what is newer there is reported.
+    pub channel: ChannelName,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// What is odd about the options without being a fault.
@@ -191,10 +201,10 @@ impl AgentArguments {
         let mut faults = ConfigFaults::default();
         let node = self.checked_node(host, &mut faults);
         let bundle: Option<BundleName> = parsed(&self.bundle, "--bundle (DEMON_BUNDLE)", &mut faults);
-        let channel = parsed(&self.channel, "--channel (DEMON_CHANNEL)", &mut faults);
+        let channel: Option<ChannelName> = parsed(&self.channel, "--channel (DEMON_CHANNEL)", &mut faults);
         let follow = match self.tag.as_deref().filter(|tag| !tag.is_empty() && *tag != UNPINNED) {
             Some(tag) => parsed(tag, "--tag (DEMON_CONTRACTS_TAG)", &mut faults).map(Follow::Tag),
-            None => channel.map(Follow::Channel),
+            None => channel.clone().map(Follow::Channel),
         };
         let cache = absolute(&self.cache, "--cache (DEMON_CONTRACTS_CACHE)", &mut faults);
         let beside = || self.cache.parent().map_or_else(|| PathBuf::from("agent"), |parent| parent.join("agent"));
@@ -212,31 +222,38 @@ impl AgentArguments {
             faults.add("--retry-longest (DEMON_RETRY_LONGEST)", "it is shorter than `--retry-first`");
         }
         let http = self.http.check(&mut faults);
+        let integrity = self.integrity.check(&mut faults);
         let keep = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", &mut faults);
         let name = node.as_ref().map_or("", NodeName::as_str);
         let connection = self.connection.settings(&format!("demon-runtime {name}"), &format!("_INBOX_{name}"));
         let connection = connection.map_err(|error| faults.add_error("connection", &error)).ok();
 
         let checked = (node, bundle, follow, cache, state_dir, interval, keep, first, longest, http, connection);
+        let checked = (checked, integrity, channel);
         let (
-            Some(node),
-            Some(bundle),
-            Some(follow),
-            Some(cache),
-            Some(state_dir),
-            Some(interval),
-            Some(keep_releases),
-            Some(retry_first),
-            Some(retry_longest),
-            Some(http),
-            Some(connection),
+            (
+                Some(node),
+                Some(bundle),
+                Some(follow),
+                Some(cache),
+                Some(state_dir),
+                Some(interval),
+                Some(keep_releases),
+                Some(retry_first),
+                Some(retry_longest),
+                Some(http),
+                Some(connection),
+            ),
+            Some(integrity),
+            Some(channel),
         ) = checked
         else {
             return Err(faults);
         };
         let log_format = self.log_format.into();
-        let (skip_contract_bundle, odd) = emergency_switch(self.skip_contract_bundle.as_deref());
-        let warnings = odd.into_iter().chain(self.http.warning()).collect();
+        let (skip_contract_bundle, odd) =
+            emergency_switch("DEMON_SKIP_CONTRACT_BUNDLE", self.skip_contract_bundle.as_deref());
+        let warnings = odd.into_iter().chain(self.integrity.warning()).chain(self.http.warning()).collect();
         let config = AgentConfig {
             node,
             bundle,
@@ -249,6 +266,8 @@ impl AgentArguments {
             retry_longest,
             log_format,
             skip_contract_bundle,
+            integrity,
+            channel,
             http,
             warnings,
             connection,
@@ -293,17 +312,14 @@ fn absolute(path: &Path, option: &str, faults: &mut ConfigFaults) -> Option<Path
 }
 
 /// Whether an emergency switch is on, and what is odd about its value: a slip must not switch safety off.
-fn emergency_switch(value: Option<&str>) -> (bool, Option<String>) {
+fn emergency_switch(name: &str, value: Option<&str>) -> (bool, Option<String>) {
     let text = value.unwrap_or_default().trim().to_ascii_lowercase();
     match text.as_str() {
         "1" | "true" | "yes" | "on" => (true, None),
         "" | "0" | "false" | "no" | "off" => (false, None),
         _ => {
             let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
-            (
-                false,
-                Some(format!("DEMON_SKIP_CONTRACT_BUNDLE: `{shown}` is not 1, true, yes or on, so it counts as off")),
-            )
+            (false, Some(format!("{name}: `{shown}` is not 1, true, yes or on, so it counts as off")))
         }
     }
 }

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use chrono::{DateTime, Utc};
 use shared::daemon::ErrorChain;
 use shared::event::{BundleEvent, Promoted, Published};
-use shared::identifiers::{BundleName, Incarnation, NodeName, Tag};
+use shared::identifiers::{BundleName, ChannelName, Incarnation, NodeName, Tag};
 use shared::subjects::{EVENT_STREAM, EventSubject, node_filter, withdrawals_filter};
 use streams::event_log::{EventLog, ReadError, Reader, Snapshot};
 use streams::stored_event::StoredEvent;
@@ -22,6 +23,8 @@ pub(crate) struct Question {
     pub(crate) bundle: BundleName,
     pub(crate) follow: Follow,
     pub(crate) node: NodeName,
+    /// The channel whose head is looked at beside a pinned tag.
+    pub(crate) channel: ChannelName,
     /// The writer of this node's own events.
     pub(crate) incarnation: Incarnation,
 }
@@ -33,6 +36,8 @@ pub(crate) struct Reading {
     /// The log was complete up to here.
     pub(crate) up_to_sequence: u64,
     pub(crate) head: Head,
+    /// Where the channel stands that a pinned node does not follow.
+    pub(crate) beside: Option<Promoted>,
     pub(crate) withdrawn: Withdrawn,
     /// Sequence of this node's last event; 0 before the first.
     pub(crate) own_last_sequence: u64,
@@ -76,8 +81,11 @@ impl Question {
     }
 
     async fn read(&self, log: &EventLog) -> Result<Snapshot, ReadError> {
-        let few = [self.head().to_string(), epoch_subject(), node_filter(&self.node)];
-        let mut all = few.to_vec();
+        let mut few = vec![self.head().to_string(), epoch_subject(), node_filter(&self.node)];
+        if let Follow::Tag(_) = self.follow {
+            few.push(EventSubject::channel_head(&self.bundle, &self.channel).to_string());
+        }
+        let mut all = few.clone();
         all.push(withdrawals_filter(&self.bundle));
         match log.last_of(&all).await {
             Err(ReadError::TooManySubjects) => {
@@ -137,6 +145,7 @@ impl Question {
             epoch,
             up_to_sequence,
             head: reading.head,
+            beside: reading.beside,
             withdrawn: reading.withdrawn,
             own_last_sequence: reading.own_last.max(reading.other_last.map_or(0, |(sequence, _)| sequence)),
             rival,
@@ -149,6 +158,7 @@ impl Question {
 struct Gathered {
     epoch: Option<Incarnation>,
     head: Head,
+    beside: Option<Promoted>,
     withdrawn: Withdrawn,
     /// The last event under this node's name by us.
     own_last: u64,
@@ -159,7 +169,7 @@ struct Gathered {
 impl Default for Gathered {
     fn default() -> Self {
         let withdrawn = Withdrawn { trees: BTreeSet::new(), contents: BTreeSet::new() };
-        Self { epoch: None, head: Head::Missing, withdrawn, own_last: 0, other_last: None }
+        Self { epoch: None, head: Head::Missing, beside: None, withdrawn, own_last: 0, other_last: None }
     }
 }
 
@@ -175,6 +185,7 @@ impl Gathered {
         let sequence = stored.stream_sequence;
         match event {
             BundleEvent::EpochStarted(epoch) => self.epoch = Some(epoch.epoch),
+            BundleEvent::Promoted(head) if stored.subject != head_subject => self.beside = Some(head),
             BundleEvent::Promoted(head) => self.head = Head::Channel(sequence, head),
             BundleEvent::Published(published) => self.head = Head::Pinned(sequence, published),
             BundleEvent::Withdrawn(withdrawn) => {
@@ -188,6 +199,11 @@ impl Gathered {
             | BundleEvent::Loaded(_)
             | BundleEvent::VerificationFailed(_)
             | BundleEvent::DownloadFailed(_)
+            | BundleEvent::FallbackActivated(_)
+            | BundleEvent::StaleDetected(_)
+            | BundleEvent::UpdateDetected(_)
+            | BundleEvent::TamperDetected(_)
+            | BundleEvent::Reverted(_)
             | BundleEvent::Unknown(_) => {
                 if writer == question.incarnation {
                     self.own_last = self.own_last.max(sequence);
@@ -222,6 +238,17 @@ pub(crate) async fn announcement(
             Ok(None)
         }
     }
+}
+
+/// Looks up when a release was announced, and its place in the log; `None` where that cannot be told.
+pub(crate) async fn announced_at(
+    log: &EventLog,
+    bundle: &BundleName,
+    tag: &Tag,
+) -> Result<Option<(u64, DateTime<Utc>)>, ReadError> {
+    let subject = EventSubject::release_announcement(bundle, tag);
+    let stored = log.last(&subject, Reader::AnyReplica).await?;
+    Ok(stored.and_then(|stored| Some((stored.stream_sequence, stored.envelope().ok()?.1.time))))
 }
 
 fn epoch_subject() -> String {

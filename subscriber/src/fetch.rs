@@ -4,6 +4,7 @@
 //! streams to disk. Only then is it unpacked, on a blocking thread, and verified file by file.
 
 mod failure;
+mod unverified;
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
@@ -20,6 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::failure::StageFailure;
+pub(crate) use self::unverified::{check_stored_without_digests, fetch_without_digests};
 use crate::cache::Cache;
 use crate::node_state::ReleaseId;
 use crate::release_directory::ReleaseDirectory;

@@ -5,6 +5,7 @@ mod contract_status;
 mod health;
 mod metrics_page;
 mod router;
+mod schema_lookup;
 
 use std::io;
 use std::net::SocketAddr;

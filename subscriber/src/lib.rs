@@ -17,12 +17,15 @@ mod alarms;
 pub mod cache;
 pub mod catalogue;
 pub mod checkout;
+mod conditions;
 pub mod config;
 mod desired;
 mod durable_file;
+mod embedded;
 pub mod entry_point;
 mod failures;
 mod fetch;
+mod file_watch;
 mod http;
 pub mod local_pin;
 mod metrics;
@@ -36,6 +39,7 @@ mod reports;
 mod retention;
 mod staging;
 mod state_directory;
+mod tamper;
 #[cfg(test)]
 mod test_releases;
 

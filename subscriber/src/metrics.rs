@@ -11,6 +11,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::agent_view::{AgentView, BundleState};
+use crate::node_state::Provenance;
 
 const STATUS: &str = "demon_bundle_status";
 const OPERATIONS: &str = "demon_bundle_operations_total";
@@ -18,6 +19,9 @@ const REFRESH_DURATION: &str = "demon_bundle_refresh_duration_ms";
 const AGE: &str = "demon_bundle_age_hours";
 const VERIFICATION_FAILURES: &str = "demon_bundle_verification_failures_total";
 const FALLBACK: &str = "demon_bundle_fallback_active";
+const UNVERIFIED: &str = "demon_bundle_unverified";
+const TAMPERED: &str = "demon_bundle_tampered";
+const SKIPPED: &str = "demon_bundle_verification_skipped";
 const CONNECTED: &str = "demon_agent_connected";
 const WAITING_EVENTS: &str = "demon_agent_outbox_events";
 const BUILD: &str = "demon_agent_build_info";
@@ -34,10 +38,27 @@ pub(crate) enum Operation {
     RefreshAttempted,
     /// A fetch or switch failed.
     DownloadFailed,
+    /// Another release than the desired one runs.
+    FallbackActivated,
+    /// The running release became stale.
+    StaleDetected,
+    /// There is something newer than the pinned release.
+    UpdateDetected,
+    /// The files of the running release changed.
+    TamperDetected,
 }
 
 impl Operation {
-    const ALL: [Self; 4] = [Self::Loaded, Self::Refused, Self::RefreshAttempted, Self::DownloadFailed];
+    const ALL: [Self; 8] = [
+        Self::Loaded,
+        Self::Refused,
+        Self::RefreshAttempted,
+        Self::DownloadFailed,
+        Self::FallbackActivated,
+        Self::StaleDetected,
+        Self::UpdateDetected,
+        Self::TamperDetected,
+    ];
 
     fn labels(self) -> [(&'static str, &'static str); 2] {
         let (operation, result) = match self {
@@ -45,6 +66,10 @@ impl Operation {
             Self::Refused => ("verify", "failed"),
             Self::RefreshAttempted => ("refresh", "attempt"),
             Self::DownloadFailed => ("download", "failed"),
+            Self::FallbackActivated => ("fallback", "activated"),
+            Self::StaleDetected => ("stale_check", "stale"),
+            Self::UpdateDetected => ("update_check", "available"),
+            Self::TamperDetected => ("tamper_check", "tampered"),
         };
         [("operation", operation), ("result", result)]
     }
@@ -124,6 +149,9 @@ fn describe() {
     describe_gauge!(AGE, "Age of the running release by its manifest, in hours; NaN where nothing runs");
     describe_counter!(VERIFICATION_FAILURES, "Releases refused because their bytes are not as announced");
     describe_gauge!(FALLBACK, "1 while another release than the desired one runs");
+    describe_gauge!(UNVERIFIED, "1 while a release runs whose digests do not match, let through by the emergency flag");
+    describe_gauge!(TAMPERED, "1 while files of the running release are not what was announced");
+    describe_gauge!(SKIPPED, "1 while the emergency flag says that digests are not to be compared");
     describe_gauge!(CONNECTED, "1 while a connection to NATS stands");
     describe_gauge!(WAITING_EVENTS, "Events that are recorded and not yet in the log");
     describe_gauge!(BUILD, "Always 1; the label is the agent's version");
@@ -146,6 +174,9 @@ fn show(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) {
     let age = view.age(now).map_or(f64::NAN, |age| age.as_seconds_f64() / SECONDS_AN_HOUR);
     gauge!(AGE).set(age);
     gauge!(FALLBACK).set(flag(view.uses_fallback()));
+    gauge!(UNVERIFIED).set(flag(view.provenance == Some(Provenance::Unverified)));
+    gauge!(TAMPERED).set(flag(view.tampering.is_some()));
+    gauge!(SKIPPED).set(flag(view.verification_skipped));
     gauge!(CONNECTED).set(flag(view.connected));
     gauge!(WAITING_EVENTS).set(f64::from(u32::try_from(view.report.waiting_events).unwrap_or(u32::MAX)));
 }

@@ -11,6 +11,7 @@ use shared::digest::Sha256Digest;
 use shared::event::Loaded;
 use shared::identifiers::{BundleName, ChannelName, EventId, Incarnation, Tag};
 
+use crate::conditions::Conditions;
 use crate::failures::FailureBook;
 
 /// Version of the file's form.
@@ -32,6 +33,19 @@ pub(crate) struct ReleaseId {
     pub tree_digest: Sha256Digest,
 }
 
+/// What is known of a release's bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Provenance {
+    /// Every byte was compared with what was announced.
+    #[default]
+    Verified,
+    /// Verification was switched off by the emergency flag.
+    Unverified,
+    /// They are the agent's own: the last resort.
+    Embedded,
+}
+
 /// A release that this node switched to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LoadedRelease {
@@ -43,6 +57,9 @@ pub(crate) struct LoadedRelease {
     pub git_sha: Option<String>,
     /// When it was switched to, by this node's clock.
     pub loaded_at: DateTime<Utc>,
+    /// What is known of its bytes.
+    #[serde(default)]
+    pub provenance: Provenance,
 }
 
 /// How far this node has read the log. Sequences of different epochs cannot be compared.
@@ -104,6 +121,9 @@ pub(crate) struct NodeState {
     unreported: Option<(DateTime<Utc>, Loaded)>,
     #[serde(default, skip_serializing)]
     unreported_id: Option<EventId>,
+    /// What was said last about how the node stands, and what of it is not yet recorded in the outbox.
+    #[serde(default)]
+    pub conditions: Conditions,
 }
 
 impl NodeState {
@@ -120,6 +140,7 @@ impl NodeState {
             unreported_switches: VecDeque::new(),
             unreported: None,
             unreported_id: None,
+            conditions: Conditions::default(),
         }
     }
 
@@ -151,6 +172,8 @@ impl NodeState {
         self.previous.retain(|previous| previous.id.tag != release.id.tag);
         if let Some(old) = self.active.replace(release)
             && self.active.as_ref().is_some_and(|new| new.id.tag != old.id.tag)
+            // The last resort is not what anybody wants to return to.
+            && old.provenance != Provenance::Embedded
         {
             self.previous.retain(|previous| previous.id.tag != old.id.tag);
             self.previous.insert(0, old);
@@ -190,7 +213,13 @@ mod tests {
         let content_digest = id.tree_digest;
         let event = EventId::from_uuid(uuid::Uuid::from_u128(1));
         state.switched_to(
-            LoadedRelease { id, content_digest, git_sha: None, loaded_at: DateTime::UNIX_EPOCH },
+            LoadedRelease {
+                id,
+                content_digest,
+                git_sha: None,
+                loaded_at: DateTime::UNIX_EPOCH,
+                provenance: Provenance::Verified,
+            },
             report,
             event,
         );

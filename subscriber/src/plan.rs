@@ -1,7 +1,8 @@
 //! What next? A pure decision from what is desired, what this node has, what failed, and the time.
 //!
 //! The planner proposes one step at a time and is asked again after it. Candidates are weighed in order: what is desired,
-//! then what runs, then what ran before; never what was withdrawn, and never what failed a moment ago.
+//! then what runs, then what ran before, then what is compiled into the agent; never what was withdrawn, and never what
+//! failed a moment ago.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use chrono::{DateTime, Utc};
 use shared::digest::Sha256Digest;
 
 use crate::failures::{FailureBook, FailureKey, RetryBounds};
-use crate::node_state::{LoadedRelease, ReleaseId};
+use crate::node_state::{LoadedRelease, Provenance, ReleaseId};
 
 /// What must never run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,6 +72,15 @@ impl Desired {
     }
 }
 
+/// The release that is compiled into the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Embedded {
+    /// The release.
+    pub id: ReleaseId,
+    /// Its content digest.
+    pub content_digest: Sha256Digest,
+}
+
 /// Everything a decision rests on.
 #[derive(Debug, Clone)]
 pub(crate) struct Situation<'a> {
@@ -84,6 +94,8 @@ pub(crate) struct Situation<'a> {
     pub previous: &'a [LoadedRelease],
     /// Releases that stand in the cache and are not known to be damaged; their files have not been compared.
     pub on_disk: &'a BTreeSet<ReleaseId>,
+    /// The last resort, where there is one and its time has come.
+    pub embedded: Option<&'a Embedded>,
     /// The release that was verified a moment ago and can be switched to.
     pub staged: Option<&'a ReleaseId>,
     /// What failed.
@@ -103,6 +115,8 @@ pub(crate) enum Step {
     Reuse(ReleaseId),
     /// Fetch the desired release and verify it.
     Fetch(ReleaseId),
+    /// Put the release that is compiled into the agent into the cache and verify it.
+    Embed(ReleaseId),
     /// Switch to the staged release.
     Switch(ReleaseId),
     /// Nothing can be done before this time.
@@ -125,6 +139,8 @@ pub(crate) enum Idle {
     NothingDesired,
     /// What is desired is withdrawn; the node keeps its last release that is not.
     KeepingUnwithdrawn,
+    /// Nothing that was released can run: the embedded release does.
+    LastResort,
 }
 
 /// What is waited for.
@@ -173,15 +189,23 @@ pub(crate) fn next_step(situation: &Situation<'_>) -> Step {
     };
     let active = situation.active.filter(|active| !situation.is_withdrawn(active));
     let idle = if situation.desired.is_none() { Idle::NothingDesired } else { Idle::KeepingUnwithdrawn };
-    if active.is_some() {
+    if active.is_some_and(|active| active.provenance != Provenance::Embedded) {
         return wait.unwrap_or(Step::Idle(idle));
     }
     // Nothing good runs: the newest good one that is still here is better than that.
-    match situation.previous.iter().find(|release| situation.can_return_to(release)) {
-        Some(fallback) => situation.toward(&fallback.id, idle, Step::Reuse(fallback.id.clone())),
-        None if situation.desired.is_none() && situation.active.is_none() => Step::Idle(idle),
-        None => wait.unwrap_or(Step::Refuse(Refusal::NothingLeft)),
+    if let Some(fallback) = situation.previous.iter().find(|release| situation.can_return_to(release)) {
+        return situation.toward(&fallback.id, idle, Step::Reuse(fallback.id.clone()));
     }
+    if active.is_some() {
+        return wait.unwrap_or(Step::Idle(Idle::LastResort));
+    }
+    if let Some(embedded) = situation.embedded.filter(|embedded| situation.can_embed(embedded)) {
+        return situation.toward(&embedded.id, Idle::LastResort, Step::Embed(embedded.id.clone()));
+    }
+    if situation.desired.is_none() && situation.active.is_none() {
+        return Step::Idle(idle);
+    }
+    wait.unwrap_or(Step::Refuse(Refusal::NothingLeft))
 }
 
 impl Situation<'_> {
@@ -235,6 +259,12 @@ impl Situation<'_> {
     /// Whether a release can be run without fetching it.
     fn is_here(&self, id: &ReleaseId) -> bool {
         self.on_disk.contains(id) || self.staged == Some(id)
+    }
+
+    fn can_embed(&self, embedded: &Embedded) -> bool {
+        let key = FailureKey { release: embedded.id.clone(), announcement: 0 };
+        !self.withdrawn.holds(embedded.id.tree_digest, Some(embedded.content_digest))
+            && self.failures.blocked_until(&key, self.now, self.retry).is_none()
     }
 
     fn can_return_to(&self, release: &LoadedRelease) -> bool {

@@ -8,10 +8,13 @@ mod cache_watch;
 mod disabled;
 mod effects;
 mod heartbeat;
+mod last_resort;
 mod look;
 mod pinning;
 mod resume;
 mod show;
+mod standing;
+mod tamper_check;
 mod view;
 mod wake_ups;
 

@@ -4,11 +4,11 @@
 //! to confirm that it was announced. Only the switch waits: it is remembered until its event is on disk. Where an event
 //! cannot be made durable (the disk is full, the outbox has its limit), the log says so beside the fact.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use shared::daemon::{AUDIT_TARGET, ErrorChain};
 use shared::event::{
-    BundleEvent, DownloadFailed, FailedCheck, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Staged,
-    VerificationFailed,
+    BundleEvent, DownloadFailed, FailedCheck, FallbackSource, FetchStrategy, LoadSource, Loaded, RefreshAttempt,
+    Staged, VerificationFailed,
 };
 use shared::event_chain::EventDraft;
 use shared::identifiers::{BundleName, EventId, Tag};
@@ -17,6 +17,7 @@ use streams::event_writer::new_event_id;
 use streams::outbox::Outbox;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::conditions::ConditionEvent;
 use crate::fetch::StageFailure;
 use crate::metrics::{Operation, VerificationError, count, count_verification_failure};
 use crate::node_state::ReleaseId;
@@ -106,11 +107,11 @@ impl Reporter {
         self.record(event).await;
     }
 
-    /// A switch, with the id of its event and the time at which it happened. Says whether the event is durable: the caller
-    /// keeps it otherwise, and says it again under the same id, which counts once.
-    pub(crate) async fn loaded(&self, id: EventId, at: DateTime<Utc>, loaded: Loaded) -> bool {
+    /// An event with an id that was chosen before and the time at which it happened. Says whether it is durable: the
+    /// caller keeps it otherwise, and says it again under the same id, which counts once.
+    pub(crate) async fn durable(&self, id: EventId, at: DateTime<Utc>, event: impl Into<BundleEvent>) -> bool {
         let (sender, durable) = oneshot::channel();
-        self.send(EventDraft { id, time: at, event: loaded.into() }, Some(sender)).await;
+        self.send(EventDraft { id, time: at, event: event.into() }, Some(sender)).await;
         durable.await.is_ok()
     }
 
@@ -199,6 +200,52 @@ impl Reporter {
         self.record(event).await;
     }
 
+    /// The log line and the count of an event about how the node stands.
+    pub(crate) fn log_condition(&self, event: &ConditionEvent) {
+        let bundle = &self.bundle;
+        match event {
+            ConditionEvent::FallbackActivated(data) => {
+                count(Operation::FallbackActivated);
+                let source = match data.source {
+                    FallbackSource::LastGood => "Fallback",
+                    FallbackSource::Embedded => "EmbeddedSchemas",
+                };
+                tracing::warn!(
+                    target: AUDIT_TARGET, event = "bundle.fallback_activated", bundle = %bundle, tag = %data.tag, source,
+                    sha256 = %data.content_digest, tree_digest = %data.tree_digest, cause = data.cause.as_str(),
+                    wanted_tag = data.wanted_tag.as_ref().map(Tag::as_str), error = data.reason,
+                    remediation = data.remediation, "running a fallback"
+                );
+            }
+            ConditionEvent::StaleDetected(data) => {
+                count(Operation::StaleDetected);
+                let timestamp = data.bundle_timestamp.to_rfc3339_opts(SecondsFormat::Secs, true);
+                tracing::warn!(
+                    target: AUDIT_TARGET, event = "bundle.stale_detected", bundle = %bundle, tag = %data.tag,
+                    bundle_timestamp = timestamp, age_hours = data.age_hours, threshold_hours = data.threshold_hours,
+                    remediation = data.remediation, "bundle may be stale"
+                );
+            }
+            ConditionEvent::UpdateDetected(data) => {
+                count(Operation::UpdateDetected);
+                tracing::info!(
+                    target: AUDIT_TARGET, event = "bundle.update_detected", bundle = %bundle, tag = %data.tag,
+                    newer_tag = %data.newer_tag, remediation = data.remediation, "newer bundle version exists"
+                );
+            }
+            ConditionEvent::TamperDetected(data) => {
+                count(Operation::TamperDetected);
+                let first = data.paths.first().map(|damaged| damaged.path.as_str());
+                tracing::error!(
+                    target: AUDIT_TARGET, event = "bundle.tamper_detected", bundle = %bundle, tag = %data.tag,
+                    tree_digest = %data.tree_digest, changed = data.changed, missing = data.missing, extra = data.extra,
+                    first, mode = data.mode.as_str(), healed = data.healed, remediation = data.remediation,
+                    "files of the running release changed"
+                );
+            }
+        }
+    }
+
     async fn record(&self, event: impl Into<BundleEvent>) {
         self.send(EventDraft { id: new_event_id(), time: Utc::now(), event: event.into() }, None).await;
     }
@@ -215,12 +262,14 @@ pub(crate) fn log_loaded(loaded: &Loaded, git_sha: Option<&str>) {
         LoadSource::Cache => "Cache",
         LoadSource::Download => "Download",
         LoadSource::Delta => "Delta",
+        LoadSource::Embedded => "EmbeddedSchemas",
     };
     tracing::info!(
         target: AUDIT_TARGET, event = "bundle.loaded", bundle = %loaded.bundle, tag = %loaded.tag, source,
         sha256 = %loaded.content_digest, tree_digest = %loaded.tree_digest, git_sha,
         previous_tag = loaded.previous_tag.as_ref().map(Tag::as_str), wire_bytes = loaded.wire_bytes,
-        duration_ms = loaded.duration_ms, activation_epoch = loaded.activation_epoch, "bundle active"
+        duration_ms = loaded.duration_ms, activation_epoch = loaded.activation_epoch, verified = loaded.verified,
+        "bundle active"
     );
 }
 
@@ -295,10 +344,10 @@ mod tests {
             unrecorded_switches: 0,
             verified: true,
         };
-        assert!(reporter.loaded(new_event_id(), Utc::now(), loaded.clone()).await);
+        assert!(reporter.durable(new_event_id(), Utc::now(), loaded.clone()).await);
         assert_eq!(outbox.status().borrow().waiting, 1);
         recording.abort();
         recording.await.unwrap_err();
-        assert!(!reporter.loaded(new_event_id(), Utc::now(), loaded).await, "nobody makes it durable any more");
+        assert!(!reporter.durable(new_event_id(), Utc::now(), loaded).await, "nobody makes it durable any more");
     }
 }

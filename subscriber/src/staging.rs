@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
-use shared::archive::read_archive;
+use shared::archive::{read_archive, read_archive_without_digests};
 use shared::daemon::crash_point::CrashPoint;
-use shared::release::Release;
-use shared::verification::{VerifiedRelease, VerifyError};
+use shared::release::{Release, ReleaseFile};
+use shared::verification::{Activatable, EmergencyFlag, UnverifiedRelease, VerifiedRelease, VerifyError, verify_files};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -28,6 +28,7 @@ use self::tree_writer::TreeWriter;
 use crate::cache::{Cache, CacheLock};
 use crate::durable_file::sync_directory;
 use crate::release_directory::{CHECKSUM_FILE, RELEASE_JSON, checksum_line};
+use crate::tamper::Copying;
 
 /// A staging directory that cannot be used.
 #[derive(Debug, Error)]
@@ -95,6 +96,33 @@ impl StagingDirectory {
         self.path.join("release")
     }
 
+    /// A path for a file on its way.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Builds a release from files that are here already, compares every byte on the way, and makes the tree durable.
+    /// `open` gives the content of a file. `home` is where the release will lie, for its checksum file.
+    pub(crate) fn assemble<R: Read>(
+        &self,
+        release: &Release,
+        home: &Path,
+        mut open: impl FnMut(&ReleaseFile) -> io::Result<R>,
+    ) -> Result<VerifiedRelease, VerifyError> {
+        let failed = |item: &str| {
+            let item = item.to_owned();
+            move |source| VerifyError::Write { item, source }
+        };
+        let mut tree = TreeWriter::create(&self.release()).map_err(failed("release directory"))?;
+        let verified = verify_files(release, |file| {
+            let source = open(file)?;
+            Ok(Copying::new(source, tree.create_file(file.path.as_str(), file.mode.node_bits())?))
+        })?;
+        write_description(&mut tree, release, home)?;
+        tree.sync().map_err(failed("release directory"))?;
+        Ok(verified)
+    }
+
     /// Unpacks an archive, verifies every file on the way, and makes the tree durable in one go after the last byte is
     /// written. Ends early once `stop` is cancelled.
     ///
@@ -119,15 +147,29 @@ impl StagingDirectory {
                 tree.create_file(file.path.as_str(), file.mode.node_bits())
             }
         })?;
-        let json = release.to_json().map_err(io::Error::other).map_err(failed(RELEASE_JSON))?;
-        tree.write_beside(RELEASE_JSON, &json).map_err(failed(RELEASE_JSON))?;
-        if let Some(line) = checksum_line(release, home) {
-            tree.write_beside(CHECKSUM_FILE, &line).map_err(failed(CHECKSUM_FILE))?;
-        }
+        write_description(&mut tree, release, home)?;
         CrashPoint::TreeWritten.reach();
         tree.sync().map_err(failed("release directory"))?;
         CrashPoint::TreeSynced.reach();
         Ok(verified)
+    }
+
+    /// Unpacks an archive as [`StagingDirectory::unpack`] does, but compares no digests.
+    pub(crate) fn unpack_without_digests(
+        &self,
+        archive: impl Read,
+        release: &Release,
+        home: &Path,
+        flag: EmergencyFlag,
+    ) -> Result<UnverifiedRelease, VerifyError> {
+        let failed = |source| VerifyError::Write { item: "release directory".to_owned(), source };
+        let mut tree = TreeWriter::create(&self.release()).map_err(failed)?;
+        let unverified = read_archive_without_digests(archive, release, flag, |file| {
+            tree.create_file(file.path.as_str(), file.mode.node_bits())
+        })?;
+        write_description(&mut tree, release, home)?;
+        tree.sync().map_err(failed)?;
+        Ok(unverified)
     }
 
     /// Moves the verified release to its place in `releases/`, durably. What stood there before, which the caller
@@ -136,7 +178,7 @@ impl StagingDirectory {
         self,
         cache: &Cache,
         _lock: &CacheLock,
-        release: &VerifiedRelease,
+        release: &impl Activatable,
     ) -> Result<(), StagingError> {
         let (staged, home) = (self.release(), cache.release(release.release().tag()));
         let failed = StagingError::at(&home);
@@ -164,6 +206,20 @@ impl Drop for StagingDirectory {
             tracing::warn!(path = %self.path.display(), %error, "a staging directory could not be removed");
         }
     }
+}
+
+/// Writes what stands beside a release's files.
+fn write_description(tree: &mut TreeWriter, release: &Release, home: &Path) -> Result<(), VerifyError> {
+    let failed = |item: &str| {
+        let item = item.to_owned();
+        move |source| VerifyError::Write { item, source }
+    };
+    let json = release.to_json().map_err(io::Error::other).map_err(failed(RELEASE_JSON))?;
+    tree.write_beside(RELEASE_JSON, &json).map_err(failed(RELEASE_JSON))?;
+    if let Some(line) = checksum_line(release, home) {
+        tree.write_beside(CHECKSUM_FILE, &line).map_err(failed(CHECKSUM_FILE))?;
+    }
+    Ok(())
 }
 
 /// Puts `staged` in the place of `home`, so that at every instant one of them stands there, and `home` aside.

@@ -23,6 +23,8 @@ mod doctor;
 #[cfg(test)]
 mod documented_commands;
 #[cfg(test)]
+mod embedded_fallback;
+#[cfg(test)]
 mod event_log;
 #[cfg(test)]
 mod events_commands;
@@ -81,13 +83,19 @@ mod scripts_validate;
 #[cfg(test)]
 mod shared_state;
 #[cfg(test)]
+mod standing;
+#[cfg(test)]
 mod stored_events;
+#[cfg(test)]
+mod tamper_while_running;
 #[cfg(test)]
 mod tampering;
 #[cfg(test)]
 mod time_travel;
 #[cfg(test)]
 mod transport_security;
+#[cfg(test)]
+mod unverified;
 #[cfg(test)]
 mod up;
 #[cfg(test)]

@@ -335,10 +335,11 @@ async fn a_node_that_is_sent_to_a_withdrawn_release_keeps_its_last_good_one() {
     agent.process.log_line(alarm, PATIENCE, |line| line.contains("withdrawn")).await;
     assert_eq!(agent.active_tag().as_deref(), Some("b"));
 
-    // A node without anything stays empty rather than run it.
+    // A node without anything runs what is built into it rather than that.
     let mut empty = world.start_agent_in("edge-1", "empty", directories(&world, "empty"));
-    empty.process.log_line("why it runs nothing", PATIENCE, |line| line.contains("is withdrawn")).await;
-    assert_eq!(empty.active_tag(), None);
+    let said = "\"event\":\"bundle.fallback_activated\"";
+    empty.process.log_line("what it runs instead", PATIENCE, |line| line.contains(said)).await;
+    assert!(empty.active_tag().is_some_and(|tag| tag.starts_with("contracts-embedded-")));
 
     // Withdrawing again repairs the channel.
     let said = operated(&world, &WITHDRAW_C).await;

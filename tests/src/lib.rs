@@ -16,6 +16,7 @@ pub mod hammering_readers;
 pub mod handmade_release;
 pub mod http_request;
 pub mod loopback_server;
+pub mod node_status;
 pub mod operations;
 pub mod operator_mode;
 pub mod process;

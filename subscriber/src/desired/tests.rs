@@ -20,6 +20,7 @@ fn question() -> Question {
         follow: Follow::Channel("latest".parse().unwrap()),
         node: "edge-17".parse().unwrap(),
         incarnation: incarnation(70),
+        channel: "latest".parse().unwrap(),
     }
 }
 

@@ -62,6 +62,25 @@ pub(crate) enum StageFailure {
     Interrupted(#[from] JoinError),
 }
 
+impl StageFailure {
+    /// Whether a digest differs, and nothing is known to be wrong beside it.
+    pub(crate) fn is_of_digests(&self) -> bool {
+        match self {
+            Self::Refused(failure) => matches!(failure.check, FailedCheck::Object | FailedCheck::File),
+            Self::Store(_)
+            | Self::NoRoom { .. }
+            | Self::Archive(_)
+            | Self::Files(_)
+            | Self::Stored(_)
+            | Self::Cache(_)
+            | Self::Staging(_)
+            | Self::Activation(_)
+            | Self::Pin(_)
+            | Self::Interrupted(_) => false,
+        }
+    }
+}
+
 impl From<VerifyError> for StageFailure {
     fn from(error: VerifyError) -> Self {
         match error {

@@ -48,6 +48,7 @@ struct Alert {
 enum Severity {
     Error,
     Warning,
+    Info,
 }
 
 impl StatusDocument {
@@ -105,6 +106,40 @@ fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<A
         let remediation = trouble.remediation.clone();
         alerts.push(Alert { severity, message, remediation, timestamp: text(trouble.since) });
     }
+    let integrity = view.integrity_problem();
+    if let Some(message) = integrity.clone() {
+        alerts.push(Alert {
+            severity: Severity::Error,
+            message,
+            remediation: "find out who writes into the cache; `rm -rf` it and the agent fills it again".to_owned(),
+            timestamp: text(view.tampering.as_ref().map_or(view.changed_at, |tampering| tampering.since)),
+        });
+    }
+    if view.verification_skipped {
+        alerts.push(Alert {
+            severity: Severity::Warning,
+            message: "Bundle verification is disabled".to_owned(),
+            remediation: "unset DEMON_SKIP_BUNDLE_VERIFICATION and restart the agent".to_owned(),
+            timestamp: text(view.report.started_at),
+        });
+    }
+    if view.is_embedded() && view.trouble.is_none() {
+        alerts.push(Alert {
+            severity: Severity::Warning,
+            message: "Using fallback schemas due to bundle load failure: the log could not be asked what is desired"
+                .to_owned(),
+            remediation: "check NATS_URL, the login and the network; the agent keeps trying".to_owned(),
+            timestamp: text(view.changed_at),
+        });
+    }
+    if let Some((pinned, newer)) = &view.update {
+        alerts.push(Alert {
+            severity: Severity::Info,
+            message: format!("Newer contract bundle version detected: {newer} (pinned to {pinned})"),
+            remediation: "pin the newer release, or unset DEMON_CONTRACTS_TAG to follow the channel".to_owned(),
+            timestamp: text(view.changed_at),
+        });
+    }
     if let Some(fault) = view.unreachable() {
         let nothing_runs = view.report.active.is_none();
         alerts.push(Alert {
@@ -125,7 +160,8 @@ fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<A
             timestamp: text(view.changed_at),
         });
     }
-    alerts.extend(view.report.alarms.iter().map(|alarm| Alert {
+    let alarms = view.report.alarms.iter().filter(|alarm| integrity.as_ref() != Some(*alarm));
+    alerts.extend(alarms.map(|alarm| Alert {
         severity: Severity::Warning,
         message: alarm.clone(),
         remediation: "see the agent's log for what came before".to_owned(),

@@ -15,6 +15,7 @@ use super::authentication::require_key;
 use super::contract_status::{ContractBundle, StatusDocument};
 use super::health::{StrictHealth, is_ready};
 use super::metrics_page::metrics;
+use super::schema_lookup::schema_metadata;
 use crate::agent_view::AgentView;
 use crate::metrics::MetricsPage;
 
@@ -34,6 +35,7 @@ pub(super) struct Shown {
 pub(super) fn router(shown: Shown) -> Router {
     let api = Router::new()
         .route("/api/contracts/status", get(contracts_status))
+        .route("/api/schema/metadata", get(schema_metadata))
         .route("/api/bundles", get(bundles))
         .route("/api/bundles/{name}", get(bundle))
         .layer(from_fn(api_version))

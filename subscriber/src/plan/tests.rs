@@ -10,6 +10,9 @@ use crate::failures::FailureKind;
 
 const RETRY: RetryBounds = RetryBounds { first: Duration::from_secs(1), longest: Duration::from_mins(1) };
 
+/// The release that is compiled into the agent.
+const EMBEDDED: u8 = 9;
+
 /// A node in memory: what the effects of the steps would leave behind.
 #[derive(Debug, Clone, Default)]
 struct Node {
@@ -24,6 +27,8 @@ struct Node {
     unfetchable: BTreeSet<ReleaseId>,
     staged: Option<ReleaseId>,
     failures: FailureBook,
+    /// Whether the agent has a last resort whose time has come.
+    last_resort: bool,
 }
 
 fn release(number: u8) -> ReleaseId {
@@ -36,7 +41,12 @@ fn content(number: u8) -> Sha256Digest {
 
 fn loaded(number: u8) -> LoadedRelease {
     let loaded_at = DateTime::UNIX_EPOCH;
-    LoadedRelease { id: release(number), content_digest: content(number), git_sha: None, loaded_at }
+    let provenance = if number == EMBEDDED { Provenance::Embedded } else { Provenance::Verified };
+    LoadedRelease { id: release(number), content_digest: content(number), git_sha: None, loaded_at, provenance }
+}
+
+fn embedded() -> Embedded {
+    Embedded { id: release(EMBEDDED), content_digest: content(EMBEDDED) }
 }
 
 fn desired(number: u8) -> Desired {
@@ -60,6 +70,7 @@ impl Node {
             active: self.active.as_ref(),
             previous: &self.previous,
             on_disk: &self.on_disk,
+            embedded: self.last_resort.then(embedded).as_ref(),
             staged: self.staged.as_ref(),
             failures: &self.failures,
             retry: &RETRY,
@@ -81,6 +92,7 @@ impl Node {
                     self.staged = Some(id.clone());
                 }
             }
+            Step::Embed(id) => self.staged = Some(id.clone()),
             Step::Fetch(id) => {
                 if self.unfetchable.contains(id) {
                     self.fail(self.desired.as_ref().unwrap().failure_key());
@@ -90,9 +102,9 @@ impl Node {
                 }
             }
             Step::Switch(id) => {
-                let number = (0..8).find(|number| &release(*number) == id).unwrap();
+                let number = (0..10).find(|number| &release(*number) == id).unwrap();
                 let old = self.active.replace(loaded(number));
-                self.previous.splice(0..0, old);
+                self.previous.splice(0..0, old.filter(|old| old.provenance != Provenance::Embedded));
                 self.staged = None;
             }
             Step::Refuse(Refusal::Contradiction { .. }) => {
@@ -214,6 +226,57 @@ fn a_withdrawn_release_stops_running_also_while_its_successor_cannot_be_had() {
     assert_eq!(node.step(), Step::Reuse(release(1)));
 }
 
+#[test]
+fn with_nothing_else_the_embedded_release_runs_until_something_valid_is_back() {
+    let mut node = Node { desired: Some(desired(2)), last_resort: true, ..Node::default() };
+    node.unfetchable.insert(release(2));
+    for expected in [Step::Fetch(release(2)), Step::Embed(release(EMBEDDED)), Step::Switch(release(EMBEDDED))] {
+        let step = node.step();
+        assert_eq!(step, expected);
+        node.carry_out(&step);
+    }
+    assert!(matches!(node.step(), Step::Wait { reason: WaitReason::Retry, .. }), "and the desired one is tried again");
+    node.failures = FailureBook::default();
+    node.unfetchable.clear();
+    for expected in [Step::Fetch(release(2)), Step::Switch(release(2)), Step::Idle(Idle::Converged)] {
+        let step = node.step();
+        assert_eq!(step, expected);
+        node.carry_out(&step);
+    }
+    assert!(node.previous.is_empty(), "nobody wants to return to the last resort");
+}
+
+#[test]
+fn the_last_good_release_comes_before_the_embedded_one() {
+    let mut node = Node { desired: Some(desired(2)), previous: vec![loaded(1)], last_resort: true, ..Node::default() };
+    node.on_disk.insert(release(1));
+    node.fail(desired(2).failure_key());
+    assert_eq!(node.step(), Step::Reuse(release(1)));
+    let on_embedded = Node { active: Some(loaded(EMBEDDED)), ..node.clone() };
+    assert_eq!(on_embedded.step(), Step::Reuse(release(1)), "also once it is back");
+    assert!(matches!(Node { active: Some(loaded(3)), ..node }.step(), Step::Wait { .. }), "what runs well stays");
+}
+
+#[test]
+fn where_every_release_is_withdrawn_the_embedded_one_runs_unless_it_is_too() {
+    let mut node = Node { desired: Some(desired(2)), last_resort: true, ..running(2) };
+    node.withdrawn.trees.insert(release(2).tree_digest);
+    assert_eq!(node.step(), Step::Embed(release(EMBEDDED)));
+    let arrived = Node { active: Some(loaded(EMBEDDED)), ..node.clone() };
+    assert_eq!(arrived.step(), Step::Idle(Idle::LastResort));
+    node.withdrawn.contents.insert(content(EMBEDDED));
+    assert_eq!(node.step(), Step::Refuse(Refusal::NothingLeft));
+}
+
+#[test]
+fn the_embedded_release_serves_where_nobody_can_say_what_is_desired_and_its_failure_is_waited_out() {
+    let mut node = Node { last_resort: true, ..Node::default() };
+    assert_eq!(node.step(), Step::Embed(release(EMBEDDED)));
+    node.fail(FailureKey { release: release(EMBEDDED), announcement: 0 });
+    assert_eq!(node.step(), Step::Idle(Idle::NothingDesired));
+    assert_eq!(Node { last_resort: true, ..running(1) }.step(), Step::Idle(Idle::NothingDesired), "what runs stays");
+}
+
 fn releases() -> impl Strategy<Value = BTreeSet<u8>> {
     proptest::collection::btree_set(0_u8..6, 0..6)
 }
@@ -236,6 +299,7 @@ prop_compose! {
         trees in releases(),
         contents in releases(),
         failed in releases(),
+        last_resort in any::<bool>(),
     ) -> Node {
         let mut node = Node {
             desired: wanted.map(desired),
@@ -250,6 +314,7 @@ prop_compose! {
             unfetchable: ids(&unfetchable),
             staged: staged.map(release),
             failures: FailureBook::default(),
+            last_resort,
         };
         if let Some(desired) = &mut node.desired {
             if missing {
@@ -271,9 +336,9 @@ proptest! {
     fn no_step_goes_to_a_withdrawn_or_just_failed_release(mut node in nodes()) {
         for _ in 0..20 {
             let step = node.step();
-            if let Step::Reuse(id) | Step::Fetch(id) | Step::Switch(id) = &step {
+            if let Step::Embed(id) | Step::Reuse(id) | Step::Fetch(id) | Step::Switch(id) = &step {
                 prop_assert!(!node.withdrawn.trees.contains(&id.tree_digest));
-                let number = (0..6).find(|number| &release(*number) == id).unwrap();
+                let number = (0..10).find(|number| &release(*number) == id).unwrap();
                 prop_assert!(!node.withdrawn.contents.contains(&content(number)));
                 let as_desired = node.desired.as_ref().filter(|desired| &desired.release == id);
                 let key = as_desired.map_or(FailureKey { release: id.clone(), announcement: 0 }, Desired::failure_key);
@@ -297,6 +362,17 @@ proptest! {
             steps.push(step);
             prop_assert!(steps.len() <= 16, "{:?}", steps);
         }
+    }
+
+    #[test]
+    fn with_a_last_resort_nobody_is_left_with_nothing_or_with_what_is_withdrawn(mut node in nodes()) {
+        node.last_resort = true;
+        for _ in 0..20 {
+            let step = node.step();
+            node.carry_out(&step);
+        }
+        let active = node.active.as_ref().unwrap();
+        prop_assert!(!node.withdrawn.holds(active.id.tree_digest, Some(active.content_digest)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use shared::daemon::ErrorChain;
 use shared::daemon::crash_point::CrashPoint;
 use shared::event::Published;
 use shared::limits::ReleaseLimits;
-use shared::verification::VerifiedRelease;
+use shared::verification::CheckedRelease;
 use streams::connection::{Connection, ConnectionState};
 use streams::event_log::EventLog;
 use streams::outbox::Outbox;
@@ -24,6 +24,7 @@ use super::look::catch_up_pause;
 use super::pinning::KnownPin;
 use super::resume::is_current;
 use super::show::Rivalry;
+use super::tamper_check::FileChecks;
 use super::wake_ups::{Wake, WakeUps};
 use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::{Alarms, Subject};
@@ -32,8 +33,8 @@ use crate::config::AgentConfig;
 use crate::desired::Question;
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
-use crate::node_state::{LoadedRelease, NodeState, ReleaseId, UnreportedSwitch};
-use crate::plan::{Announcement, Withdrawn};
+use crate::node_state::{LoadedRelease, NodeState, Provenance, ReleaseId, UnreportedSwitch};
+use crate::plan::{Announcement, Embedded, Withdrawn};
 use crate::reports::Reporter;
 use crate::state_directory::StateDirectory;
 
@@ -76,6 +77,12 @@ pub(super) struct Agent {
     pub(super) unsaved: bool,
     pub(super) started_at: DateTime<Utc>,
     pub(super) view: watch::Sender<NodeReport>,
+    /// The last resort, once it was needed.
+    pub(super) embedded: Option<Embedded>,
+    /// When the files of the running release are compared with what was announced.
+    pub(super) files: FileChecks,
+    /// Whether the log has said since the start what is desired.
+    pub(super) asked: bool,
     /// Why the desired release does not run.
     pub(super) trouble: Option<Trouble>,
     /// The manifest of the release that was running when it was last looked for.
@@ -90,11 +97,11 @@ pub(super) struct Memory {
     pub(super) state: NodeState,
 }
 
-/// A verified release in its place, and what is to be said about it once it is switched to.
+/// A release in its place that may be switched to, and what is to be said about it once it is switched to.
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) id: ReleaseId,
-    pub(super) verified: VerifiedRelease,
+    pub(super) release: CheckedRelease,
     pub(super) source: shared::event::LoadSource,
     pub(super) wire_bytes: u64,
     pub(super) git_sha: Option<String>,
@@ -125,6 +132,7 @@ impl Agent {
             bundle: config.bundle.clone(),
             follow: config.follow.clone(),
             node: config.node.clone(),
+            channel: config.channel.clone(),
             incarnation: outbox.incarnation(),
         };
         let report = NodeReport::at_start(&config, outbox.incarnation(), started_at);
@@ -159,6 +167,9 @@ impl Agent {
             unsaved: false,
             started_at,
             view: watch::Sender::new(report),
+            embedded: None,
+            files: FileChecks::default(),
+            asked: false,
             trouble: None,
             manifest: None,
             shown,
@@ -183,12 +194,19 @@ impl Agent {
         loop {
             let rest = self.round(wake_ups).await;
             self.read_manifest().await;
+            self.note_conditions().await;
             self.show();
             wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
+            self.watch_files(wake_ups).await;
             let timer = Instant::now() + rest;
             loop {
                 match wake_ups.next(timer).await {
                     Wake::Outbox => self.show(),
+                    Wake::Files => {
+                        self.files.hint(Instant::now());
+                        self.show();
+                        break;
+                    }
                     Wake::Live | Wake::Cache | Wake::Timer => break,
                     Wake::Connected => {
                         self.fruitless = 0;
@@ -208,9 +226,12 @@ impl Agent {
 
     /// Looks at the log and does what follows from it. Returns how long to rest at most.
     async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
-        self.report_switches().await;
+        if !self.state.unreported_switches.is_empty() || !self.state.conditions.waiting.is_empty() {
+            self.report_switches().await;
+        }
         self.refresh_pin().await;
         self.check_current().await;
+        self.check_files().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
             self.collect_at = None;
             self.collect().await;
@@ -243,7 +264,8 @@ impl Agent {
             self.save().await;
         }
         let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));
-        rest.min(jittered(self.config.interval)).min(collect_in.unwrap_or(Duration::MAX))
+        let files_in = self.files.rest(Instant::now());
+        rest.min(jittered(self.config.interval)).min(collect_in.unwrap_or(Duration::MAX)).min(files_in)
     }
 
     /// The release that is current, as far as it is known to be intact.
@@ -269,6 +291,19 @@ impl Agent {
             },
             (None, Some(pin)) => Announcement::ByHand { content_digest: pin.content_digest },
             (None, None) => Announcement::Missing,
+        }
+    }
+
+    /// Asks the system for hints about the running release's files, after each change of the directory.
+    async fn watch_files(&mut self, wake_ups: &mut WakeUps) {
+        let watched = self.active().filter(|active| active.provenance != Provenance::Unverified);
+        match watched.map(|active| self.cache.release(&active.id.tag)) {
+            Some(home) if self.files.replaced => {
+                wake_ups.watch_files(home).await;
+                self.files.replaced = false;
+            }
+            Some(_) => {}
+            None => wake_ups.stop_watching_files(),
         }
     }
 
@@ -299,11 +334,12 @@ impl Agent {
     /// Puts the switches that wait for it into the outbox, and forgets each here once it is durable there. None is
     /// recorded whose number a crash could give away again.
     pub(super) async fn report_switches(&mut self) {
+        self.report_conditions().await;
         while let Some(UnreportedSwitch { id, at, loaded }) = self.state.unreported_switches.front().cloned() {
             if self.unsaved {
                 self.save().await;
             }
-            if self.unsaved || !self.reporter.loaded(id, at, loaded).await {
+            if self.unsaved || !self.reporter.durable(id, at, loaded).await {
                 return;
             }
             CrashPoint::SwitchReported.reach();
@@ -315,12 +351,14 @@ impl Agent {
     /// The releases loaded so far that are worth returning to, newest first.
     pub(super) fn history(&self) -> Vec<LoadedRelease> {
         let broken = self.state.active.iter().filter(|_| !self.intact);
+        let broken = broken.filter(|active| active.provenance != Provenance::Embedded);
         broken.chain(&self.state.previous).cloned().collect()
     }
 
     /// The releases whose presence in the cache matters for a decision.
     pub(super) fn of_interest(&self) -> BTreeSet<ReleaseId> {
-        let runs_well = self.active().is_some_and(|active| !self.is_withdrawn(active));
+        let runs_well =
+            self.active().is_some_and(|active| active.provenance != Provenance::Embedded && !self.is_withdrawn(active));
         let history = if runs_well { Vec::new() } else { self.history() };
         history.into_iter().map(|release| release.id).chain(self.desired.clone()).collect()
     }

@@ -11,7 +11,7 @@ use shared::event::{FailedCheck, LoadSource, Loaded};
 use shared::identifiers::Tag;
 use shared::release::Release;
 use shared::subjects::EventSubject;
-use shared::verification::VerificationFailure;
+use shared::verification::{Activatable as _, CheckedRelease, EmergencyFlag, VerificationFailure};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -21,10 +21,10 @@ use crate::activation::activate;
 use crate::alarms::Subject;
 use crate::desired::{Answer, Head};
 use crate::failures::{FailureKey, FailureKind, Report};
-use crate::fetch::{StageFailure, StagedRelease, fetch, reuse};
+use crate::fetch::{StageFailure, StagedRelease, fetch, fetch_without_digests, reuse};
 use crate::local_pin::LocalPin;
 use crate::metrics::{Operation, count, note_refresh};
-use crate::node_state::ReleaseId;
+use crate::node_state::{Provenance, ReleaseId};
 use crate::plan::{Desired, Idle, Refusal, Situation, Step, WaitReason, next_step};
 use crate::release_directory::says_to_be;
 use crate::reports::log_loaded;
@@ -41,6 +41,7 @@ impl Agent {
         let begun = Instant::now();
         loop {
             let on_disk = self.on_disk().await;
+            let embedded = self.last_resort();
             let now = Utc::now();
             let desired = self.desired.clone().map(|release| {
                 let announcement = self.announcement(&release);
@@ -52,6 +53,7 @@ impl Agent {
                 active: self.active(),
                 previous: &self.history(),
                 on_disk: &on_disk,
+                embedded: embedded.as_ref(),
                 staged: self.staged.as_ref().map(|staged| &staged.id),
                 failures: &self.state.failures,
                 retry: &self.config.retry(),
@@ -74,6 +76,7 @@ impl Agent {
                         return Next::Look;
                     }
                 }
+                Step::Embed(id) => self.embed(id).await,
                 Step::Switch(id) => {
                     if let Next::Look = self.switch(id, key(id)).await {
                         return Next::Look;
@@ -98,6 +101,7 @@ impl Agent {
     /// How long this step lets the agent rest; `None` where there is something to do.
     fn resting(&self, step: &Step, now: DateTime<Utc>) -> Option<Duration> {
         match step {
+            Step::Idle(Idle::NothingDesired) => Some(self.last_resort_in().unwrap_or(self.config.interval)),
             Step::Idle(_) | Step::Refuse(Refusal::NothingLeft) => Some(self.config.interval),
             // Its announcement wakes the agent; looking is for the case that the replica asked lags behind.
             Step::Wait { reason: WaitReason::NotAnnounced, .. } => {
@@ -107,7 +111,11 @@ impl Agent {
             Step::Wait { until, reason: WaitReason::Retry } => {
                 Some((*until - now).to_std().unwrap_or_default().max(Duration::from_millis(1)))
             }
-            Step::Reuse(_) | Step::Fetch(_) | Step::Switch(_) | Step::Refuse(Refusal::Contradiction { .. }) => None,
+            Step::Reuse(_)
+            | Step::Fetch(_)
+            | Step::Embed(_)
+            | Step::Switch(_)
+            | Step::Refuse(Refusal::Contradiction { .. }) => None,
         }
     }
 
@@ -117,6 +125,9 @@ impl Agent {
         match step {
             Step::Idle(Idle::KeepingUnwithdrawn) => {
                 Some(format!("desired release `{tag}` is withdrawn; the last one that is not keeps running"))
+            }
+            Step::Idle(Idle::LastResort) => {
+                Some(format!("release `{tag}` cannot run; the schemas that are compiled into the agent do"))
             }
             Step::Wait { reason: WaitReason::NotAnnounced, .. } => {
                 Some(format!("release `{tag}` is not announced yet"))
@@ -131,6 +142,7 @@ impl Agent {
             Step::Idle(Idle::Converged | Idle::NothingDesired)
             | Step::Reuse(_)
             | Step::Fetch(_)
+            | Step::Embed(_)
             | Step::Switch(_)
             | Step::Refuse(Refusal::Contradiction { .. }) => None,
         }
@@ -140,7 +152,9 @@ impl Agent {
     /// is to be done.
     async fn on_disk(&self) -> BTreeSet<ReleaseId> {
         let settled = self.active().is_some_and(|active| {
-            !self.is_withdrawn(active) && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
+            active.provenance != Provenance::Embedded
+                && !self.is_withdrawn(active)
+                && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
         });
         if settled {
             return BTreeSet::new();
@@ -188,9 +202,34 @@ impl Agent {
                 self.reporter.staged(id, staged.wire_bytes, milliseconds(decided)).await;
                 self.stage(id, staged, LoadSource::Download, decided);
             }
-            Err(failure) => self.failed(&key, &failure).await,
+            Err(failure) => {
+                if let Err(failure) = self.fetch_unverified(id, failure, decided).await {
+                    self.failed(&key, &failure).await;
+                }
+            }
         }
         Next::Rest(Duration::ZERO)
+    }
+
+    /// Where the emergency flag is raised, what failed for its digests alone is fetched again without comparing them.
+    async fn fetch_unverified(
+        &mut self,
+        id: &ReleaseId,
+        failure: StageFailure,
+        decided: Instant,
+    ) -> Result<(), StageFailure> {
+        let flag = EmergencyFlag::raised(self.config.integrity.skip_bundle_verification);
+        let (Some(flag), true, Some((_, announced))) = (flag, failure.is_of_digests(), self.announced.clone()) else {
+            return Err(failure);
+        };
+        let (release, wire_bytes) =
+            fetch_without_digests(&self.store, &self.cache, &announced, self.limits, flag).await?;
+        tracing::error!(
+            tag = %id.tag, error = failure.text(),
+            "DEMON_SKIP_BUNDLE_VERIFICATION is set: a release whose digests do not match is let through UNVERIFIED"
+        );
+        self.stage_checked(id, release.into(), wire_bytes, LoadSource::Download, decided);
+        Ok(())
     }
 
     /// Ends when the log names another release than this one. What wakes it is not believed: the log is read.
@@ -214,23 +253,29 @@ impl Agent {
         }
     }
 
-    fn stage(&mut self, id: &ReleaseId, release: StagedRelease, source: LoadSource, decided: Instant) {
+    pub(super) fn stage(&mut self, id: &ReleaseId, release: StagedRelease, source: LoadSource, decided: Instant) {
+        self.stage_checked(id, release.verified.into(), release.wire_bytes, source, decided);
+    }
+
+    fn stage_checked(
+        &mut self,
+        id: &ReleaseId,
+        release: CheckedRelease,
+        wire_bytes: u64,
+        source: LoadSource,
+        decided: Instant,
+    ) {
         let git_sha = self.announced.as_ref().filter(|(_, announced)| announced.tag == id.tag);
         let git_sha = git_sha.and_then(|(_, announced)| announced.git.as_ref()).map(|git| git.sha.clone());
         let remembered = || self.state.previous.iter().find(|release| &release.id == id)?.git_sha.clone();
-        self.staged = Some(Staged {
-            id: id.clone(),
-            verified: release.verified,
-            source,
-            wire_bytes: release.wire_bytes,
-            git_sha: git_sha.or_else(remembered),
-            decided,
-        });
+        self.staged =
+            Some(Staged { id: id.clone(), release, source, wire_bytes, git_sha: git_sha.or_else(remembered), decided });
     }
 
     async fn switch(&mut self, id: &ReleaseId, key: FailureKey) -> Next {
         let Some(staged) = self.staged.take() else { return Next::Look };
-        let release = staged.verified.release().clone();
+        let release = staged.release.release().clone();
+        let verified = staged.release.is_verified();
         let pin = self.pin_stamp();
         let switched = async {
             let lock = self.cache.lock().await?;
@@ -240,7 +285,7 @@ impl Agent {
                 if LocalPin::stamp(&cache) != pin {
                     return Ok(false);
                 }
-                activate(&cache, &lock, &staged.verified).map(|()| true)
+                activate(&cache, &lock, &staged.release).map(|()| true)
             });
             Ok(switching.await??)
         };
@@ -257,11 +302,16 @@ impl Agent {
         }
         CrashPoint::SwitchUnremembered.reach();
         self.intact = true;
+        self.files_are_fresh();
         self.damaged.remove(id);
         self.collect_at = Some(Instant::now() + QUIET_TIME + Duration::from_secs(1));
         let loaded = self.loaded(&release, staged.source, staged.wire_bytes, milliseconds(staged.decided));
-        log_loaded(&loaded, staged.git_sha.as_deref());
-        count(Operation::Loaded);
+        let loaded = Loaded { verified, ..loaded };
+        if loaded.source != LoadSource::Embedded {
+            self.note_staleness(id).await;
+            log_loaded(&loaded, staged.git_sha.as_deref());
+            count(Operation::Loaded);
+        }
         note_refresh(u32::try_from(loaded.duration_ms).unwrap_or(u32::MAX));
         self.remember_switch(id.clone(), &release, staged.git_sha, loaded).await;
         Next::Rest(Duration::ZERO)

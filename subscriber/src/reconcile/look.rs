@@ -12,7 +12,7 @@ use super::wake_ups::WakeUps;
 use crate::alarms::Subject;
 use crate::config::Follow;
 use crate::desired::{Answer, Head, Reading, announcement};
-use crate::node_state::ReleaseId;
+use crate::node_state::{Provenance, ReleaseId};
 
 /// How long answers of a log that lags are shrugged off before they raise an alarm.
 const LAG_TOLERATED: Duration = Duration::from_mins(1);
@@ -30,6 +30,7 @@ impl Agent {
                 self.alarms.clear(Subject::Outdated);
                 self.outdated_since = None;
                 let verdict = self.judge_pin(&reading);
+                self.note_update(&reading).await;
                 self.take(*reading, self.pinned_release(verdict));
                 self.settle_pin(verdict).await;
                 let announced = self.look_up_announcement().await;
@@ -92,6 +93,7 @@ impl Agent {
         let remembered = self.state.previous.len();
         self.state.previous.retain(|old| !reading.withdrawn.holds(old.id.tree_digest, Some(old.content_digest)));
         self.unsaved |= self.state.previous.len() != remembered;
+        self.asked = true;
         self.withdrawn = reading.withdrawn;
         self.own_last_sequence = reading.own_last_sequence;
         let missing = (reading.head == Head::Missing).then(|| match &self.config.follow {
@@ -115,7 +117,9 @@ impl Agent {
                 if let Some(pinned) = pinned {
                     self.desire(pinned);
                 } else if self.desired.is_none() {
-                    self.desired = self.state.active.as_ref().map(|active| active.id.clone());
+                    let active = self.state.active.as_ref();
+                    let released = active.filter(|active| active.provenance != Provenance::Embedded);
+                    self.desired = released.map(|active| active.id.clone());
                 }
             }
         }

@@ -10,7 +10,7 @@ use shared::event::{LoadSource, Loaded};
 use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
 use shared::release::Release;
-use shared::verification::VerificationFailure;
+use shared::verification::{EmergencyFlag, VerificationFailure};
 use streams::event_writer::new_event_id;
 use tokio::task::spawn_blocking;
 
@@ -18,8 +18,8 @@ use super::agent::Agent;
 use crate::activation::repair_flat_view;
 use crate::alarms::Subject;
 use crate::cache::{Cache, CacheLock, Current};
-use crate::fetch::{StageFailure, id_of};
-use crate::node_state::{LoadedRelease, ReleaseId};
+use crate::fetch::{StageFailure, check_stored_without_digests, id_of};
+use crate::node_state::{LoadedRelease, Provenance, ReleaseId};
 use crate::release_directory::{FILES, RELEASE_JSON, ReleaseDirectory};
 use crate::reports::log_loaded;
 use crate::retention::{RetentionError, collect};
@@ -38,8 +38,13 @@ impl Agent {
         };
         let (home, wanted, limits) = (self.cache.release(&tag), tag.clone(), self.limits);
         let verified = spawn_blocking(move || verify_tag(&home, &wanted, &limits)).await;
-        match verified.map_err(StageFailure::from).flatten() {
-            Ok(release) if release.bundle() == &self.config.bundle => self.adopt(&release).await,
+        let verified = verified.map_err(StageFailure::from).flatten();
+        let (verified, checked) = match self.let_through(&tag, &verified).await {
+            Some(unverified) => (Ok(unverified), false),
+            None => (verified, true),
+        };
+        match verified {
+            Ok(release) if release.bundle() == &self.config.bundle => self.adopt(&release, checked).await,
             Ok(release) => tracing::warn!(found = %release.bundle(), "the current release belongs to another bundle"),
             Err(failure) => {
                 tracing::error!(%tag, error = failure.text(), "the current release is damaged");
@@ -52,20 +57,50 @@ impl Agent {
         }
     }
 
+    /// Where the emergency flag is raised, the current release serves although its digests do not match.
+    async fn let_through(&self, tag: &Tag, verified: &Result<Release, StageFailure>) -> Option<Release> {
+        let flag = EmergencyFlag::raised(self.config.integrity.skip_bundle_verification)?;
+        let failure = verified.as_ref().err().filter(|failure| failure.is_of_digests())?;
+        let (home, wanted, limits) = (self.cache.release(tag), tag.clone(), self.limits);
+        let checked = spawn_blocking(move || check_stored_without_digests(&home, &wanted, &limits, flag)).await;
+        let release = checked.ok()?.ok()?.release().clone();
+        tracing::error!(
+            %tag, error = failure.text(),
+            "DEMON_SKIP_BUNDLE_VERIFICATION is set: the current release runs UNVERIFIED although its digests do not match"
+        );
+        Some(release)
+    }
+
     /// Takes the verified current release as the active one. A release that this node does not remember switching to is
     /// reported: the process ended between the switch and its record, or the memory was lost.
-    async fn adopt(&mut self, release: &Release) {
+    async fn adopt(&mut self, release: &Release, verified: bool) {
         self.intact = true;
+        self.files_are_fresh();
         let id = id_of(release);
-        let known = self.state.active.as_ref().filter(|active| active.id == id);
-        let git_sha = known.and_then(|active| active.git_sha.clone());
-        let loaded = self.loaded(release, LoadSource::Cache, 0, 0);
-        if known.is_some() {
+        let known = self.state.active.clone().filter(|active| active.id == id);
+        let git_sha = known.as_ref().and_then(|active| active.git_sha.clone());
+        let is_embedded = known.as_ref().map_or_else(
+            || self.embedded().is_some_and(|embedded| embedded.id == id),
+            |known| known.provenance == Provenance::Embedded,
+        );
+        let known = known.is_some();
+        let source = if is_embedded { LoadSource::Embedded } else { LoadSource::Cache };
+        let loaded = Loaded { verified, ..self.loaded(release, source, 0, 0) };
+        if known && let Some(active) = &mut self.state.active {
+            active.provenance = match (is_embedded, verified) {
+                (true, _) => Provenance::Embedded,
+                (false, true) => Provenance::Verified,
+                (false, false) => Provenance::Unverified,
+            };
+        }
+        if known {
             // The fleet's log knows it since the switch; this process's log starts with it.
             let activation_epoch = self.state.activation_epoch;
             log_loaded(&Loaded { activation_epoch, previous_tag: None, ..loaded }, git_sha.as_deref());
         } else {
-            log_loaded(&loaded, None);
+            if !is_embedded {
+                log_loaded(&loaded, None);
+            }
             self.remember_switch(id, release, None, loaded).await;
         }
         if let Err(error) = self.repair_view(release).await {
@@ -73,7 +108,7 @@ impl Agent {
         }
     }
 
-    async fn repair_view(&self, release: &Release) -> Result<(), StageFailure> {
+    pub(super) async fn repair_view(&self, release: &Release) -> Result<(), StageFailure> {
         let lock = self.cache.lock().await?;
         let (cache, release) = (self.cache.clone(), release.clone());
         Ok(spawn_blocking(move || repair_flat_view(&cache, &lock, &release)).await??)
@@ -104,8 +139,20 @@ impl Agent {
         git_sha: Option<String>,
         loaded: Loaded,
     ) {
-        let release = LoadedRelease { id, content_digest: release.content_digest(), git_sha, loaded_at: Utc::now() };
+        let provenance = match (loaded.source, loaded.verified) {
+            (LoadSource::Embedded, _) => Provenance::Embedded,
+            (LoadSource::Cache | LoadSource::Download | LoadSource::Delta, true) => Provenance::Verified,
+            (LoadSource::Cache | LoadSource::Download | LoadSource::Delta, false) => Provenance::Unverified,
+        };
+        let content_digest = release.content_digest();
+        let release = LoadedRelease { id, content_digest, git_sha, loaded_at: Utc::now(), provenance };
         self.state.switched_to(release, loaded, new_event_id());
+        self.state.conditions.forget_tampering();
+        if provenance == Provenance::Embedded {
+            // Going over to the last resort is said as what it is, in place of a `bundle.loaded`.
+            self.state.unreported_switches.pop_back();
+            self.note_fallback();
+        }
         self.save().await;
         CrashPoint::SwitchUnreported.reach();
         self.report_switches().await;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 
 use chrono::Utc;
+use shared::event::TamperMode;
 use streams::connection::ConnectionState;
 use tokio::task::spawn_blocking;
 
@@ -24,12 +25,18 @@ impl Agent {
     /// Reads the manifest of the release that runs, once for each release.
     pub(super) async fn read_manifest(&mut self) {
         let Some(active) = self.active().map(|active| active.id.clone()) else { return };
-        if self.manifest.as_ref().is_some_and(|(known, _)| known == &active) {
-            return;
+        self.manifest_of(&active).await;
+    }
+
+    /// The manifest of a release in the cache, read once.
+    pub(super) async fn manifest_of(&mut self, id: &ReleaseId) -> Option<ManifestFacts> {
+        if let Some((_, manifest)) = self.manifest.as_ref().filter(|(known, _)| known == id) {
+            return manifest.clone();
         }
-        let (cache, id) = (self.cache.clone(), active.clone());
-        let manifest = spawn_blocking(move || manifest(&cache, &id)).await.unwrap_or_default();
-        self.manifest = Some((active, manifest));
+        let (cache, wanted) = (self.cache.clone(), id.clone());
+        let manifest = spawn_blocking(move || manifest(&cache, &wanted)).await.unwrap_or_default();
+        self.manifest = Some((id.clone(), manifest.clone()));
+        manifest
     }
 
     /// Remembers why the desired release does not run.
@@ -55,6 +62,14 @@ impl Agent {
             manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
             git_sha: active.and_then(|(_, git_sha)| git_sha),
             trouble: self.trouble.clone(),
+            tampering: self.active().and_then(|active| {
+                let tampering = self.state.conditions.tampering.as_ref();
+                tampering.filter(|tampering| tampering.release == active.id).cloned()
+            }),
+            tamper_suspected: self.files.suspected && self.config.integrity.tamper == TamperMode::Strict,
+            update: self.state.conditions.update.clone(),
+            verification_skipped: self.config.integrity.skip_bundle_verification,
+            provenance: self.active().map(|active| active.provenance),
             changed_at: self.shown.borrow().changed_at,
         };
         self.shown.send_if_modified(|shown| {
@@ -67,7 +82,7 @@ impl Agent {
     }
 
     /// Forgets trouble that is over, and notices what needs no attempt to be known.
-    fn settle_trouble(&mut self) {
+    pub(super) fn settle_trouble(&mut self) {
         let Some(desired) = self.desired.clone() else {
             self.trouble = None;
             return;
@@ -80,7 +95,7 @@ impl Agent {
             let since = self.trouble_since(Cause::Withdrawn, &desired.tag);
             self.trouble = Some(Trouble {
                 cause: Cause::Withdrawn,
-                text: format!("release `{}` is withdrawn; the last good one keeps running", desired.tag),
+                text: format!("release `{}` is withdrawn; what ran before or is built in runs instead", desired.tag),
                 remediation: "move the channel to a release that is not withdrawn".to_owned(),
                 tag: desired.tag,
                 since,

@@ -4,6 +4,7 @@
 //! by now; the latter is believed for ten seconds and costs a few reads.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::cache_watch::CacheWatch;
 use crate::cache::Cache;
 use crate::config::{AgentConfig, Follow};
+use crate::file_watch::FileWatch;
 use crate::local_pin::PinStamp;
 
 /// How long a claimed place in the log is waited for.
@@ -42,6 +44,8 @@ pub(super) enum Wake {
     Cache,
     /// Time has passed.
     Timer,
+    /// The system says that files of the running release changed.
+    Files,
     /// The outbox has something to show; the log need not be read for that.
     Outbox,
 }
@@ -55,6 +59,7 @@ pub(super) struct WakeUps {
     outbox: watch::Receiver<OutboxStatus>,
     relevance: Relevance,
     cache: CacheWatch,
+    files: FileWatch,
     floor: Option<Floor>,
     /// No look because of a live message before this.
     earliest: Instant,
@@ -77,6 +82,7 @@ impl WakeUps {
             outbox: outbox.status(),
             relevance: Relevance { config: config.clone(), awaited: None },
             cache: CacheWatch::new(Cache::new(&config.cache)),
+            files: FileWatch::default(),
             floor: None,
             earliest: Instant::now(),
         })
@@ -109,6 +115,16 @@ impl WakeUps {
         self.cache.expect(current, pin).await;
     }
 
+    /// Asks for hints about the files of this release directory from now on.
+    pub(super) async fn watch_files(&mut self, home: PathBuf) {
+        self.files.watch(home).await;
+    }
+
+    /// Asks for no more hints.
+    pub(super) fn stop_watching_files(&mut self) {
+        self.files.stop();
+    }
+
     /// The next reason to look, `timer` at the latest. Cancel safe.
     pub(super) async fn next(&mut self, timer: Instant) -> Wake {
         let wake = tokio::select! {
@@ -118,6 +134,7 @@ impl WakeUps {
             () = self.relevance.live(&mut self.feed, &mut self.floor) => Wake::Live,
             Ok(()) = self.outbox.changed() => Wake::Outbox,
             () = self.cache.changed() => Wake::Cache,
+            () = self.files.changed() => Wake::Files,
             () = sleep_until(timer) => Wake::Timer,
         };
         if wake == Wake::Live {
@@ -203,6 +220,11 @@ impl Relevance {
                 | EventType::Loaded
                 | EventType::VerificationFailed
                 | EventType::DownloadFailed
+                | EventType::FallbackActivated
+                | EventType::StaleDetected
+                | EventType::UpdateDetected
+                | EventType::TamperDetected
+                | EventType::Reverted
                 | EventType::EpochStarted
                 | EventType::Other(_),
                 _,

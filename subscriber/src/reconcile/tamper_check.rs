@@ -1,0 +1,235 @@
+//! Comparing the running release with what was announced, while it runs, and putting back what is its own.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use shared::event::{TamperDetected, TamperMode};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use super::agent::Agent;
+use super::heartbeat::jittered;
+use crate::alarms::Subject;
+use crate::conditions::{ConditionEvent, Tampering};
+use crate::desired::announcement;
+use crate::embedded::EmbeddedContracts;
+use crate::fetch::{StageFailure, fetch, unpack};
+use crate::node_state::{LoadedRelease, Provenance};
+use crate::tamper::{Damage, compare, put_back_missing, rebuild};
+
+/// Between two comparisons that hints cause: somebody who edits in a loop does not keep the agent reading.
+const HINT_SPACING: Duration = Duration::from_secs(5);
+const WHOLE_AGAIN: &str = "nothing: the files are those of the release again; find out who writes into the cache";
+const REPORT_REMEDIATION: &str = "find out who writes into the cache; `rm -rf` it and the agent fills it again, or set \
+                                  DEMON_TAMPER=heal";
+const NOT_HEALED_REMEDIATION: &str = "the agent tries again: check its connection, the disk, and whether the release is \
+                                      still announced";
+
+/// When the files are compared next, and what is suspected until then.
+#[derive(Debug, Default)]
+pub(super) struct FileChecks {
+    /// The next comparison; `None` until a release runs.
+    due: Option<Instant>,
+    /// The last one.
+    last: Option<Instant>,
+    /// Something changed since the last comparison, the system says.
+    pub(super) suspected: bool,
+    /// The directory was replaced: what watches it watches the old one.
+    pub(super) replaced: bool,
+}
+
+impl FileChecks {
+    /// The system says that something changed.
+    pub(super) fn hint(&mut self, now: Instant) {
+        self.suspected = true;
+        let earliest = self.last.map_or(now, |last| last + HINT_SPACING);
+        self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
+    }
+
+    /// Every byte was compared just now.
+    fn compared(&mut self, now: Instant, interval: Duration) {
+        self.last = Some(now);
+        self.due = Some(now + interval);
+        self.suspected = false;
+    }
+
+    /// How long until the next comparison.
+    pub(super) fn rest(&self, now: Instant) -> Duration {
+        self.due.map_or(Duration::MAX, |due| due.saturating_duration_since(now))
+    }
+}
+
+impl Agent {
+    /// The release that ran was verified byte for byte a moment ago.
+    pub(super) fn files_are_fresh(&mut self) {
+        self.files.compared(Instant::now(), jittered(self.config.integrity.tamper_interval));
+        self.files.replaced = true;
+        self.alarms.clear(Subject::Tamper);
+    }
+
+    /// Compares the running release, where it is time to, and acts as the settings say.
+    pub(super) async fn check_files(&mut self) {
+        let Some(active) = self.active().cloned() else { return };
+        if self.files.due.is_none() {
+            // Verified when it was switched to, or at the start.
+            self.files_are_fresh();
+        }
+        // Of an unverified release nobody knows what its files should be.
+        if active.provenance == Provenance::Unverified || !self.files.rest(Instant::now()).is_zero() {
+            return;
+        }
+        let Some(found) = self.compare_files(&active).await else { return };
+        let left = if found.is_none() { Damage::default() } else { self.restore(&active, &found).await };
+        self.note_files(&active, &found, &left);
+        let tampered = self.state.conditions.tampering.is_some();
+        let soon = tampered.then(|| self.config.retry().longest).into_iter().chain(self.state.conditions.unsaid_for());
+        let next = soon.fold(self.config.integrity.tamper_interval, Duration::min);
+        self.files.compared(Instant::now(), jittered(next));
+        self.save().await;
+        self.report_conditions().await;
+    }
+
+    async fn compare_files(&mut self, active: &LoadedRelease) -> Option<Damage> {
+        let (home, id, limits) = (self.cache.release(&active.id.tag), active.id.clone(), self.limits);
+        let compared = spawn_blocking(move || compare(&home, &id, &limits)).await;
+        match compared {
+            Ok(Ok(damage)) => Some(damage),
+            Ok(Err(error)) => {
+                self.alarms.raise(Subject::Disk, format!("the running release cannot be read: {error}"));
+                self.files.compared(Instant::now(), jittered(self.config.interval));
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Puts back what is to be put back. Returns what is wrong after it.
+    async fn restore(&mut self, active: &LoadedRelease, found: &Damage) -> Damage {
+        let only_missing = self.config.integrity.tamper == TamperMode::Report;
+        if only_missing && found.missing == 0 {
+            return found.clone();
+        }
+        let restored = match self.restore_from_cache(active, only_missing).await {
+            Ok(true) => Ok(()),
+            Ok(false) => self.restore_whole(active).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = restored {
+            tracing::error!(tag = %active.id.tag, error = failure.text(), "the running release cannot be made whole");
+            return found.clone();
+        }
+        self.files.replaced = true;
+        self.compare_files(active).await.unwrap_or_else(|| found.clone())
+    }
+
+    async fn restore_from_cache(&mut self, active: &LoadedRelease, only_missing: bool) -> Result<bool, StageFailure> {
+        let lock = self.cache.lock().await?;
+        let (cache, id, limits) = (self.cache.clone(), active.id.clone(), self.limits);
+        let work = move || {
+            if only_missing {
+                put_back_missing(&cache, &lock, &id, &limits)
+            } else {
+                rebuild(&cache, &lock, &id, &limits)
+            }
+        };
+        let restored = spawn_blocking(work).await??;
+        if restored {
+            self.repair_links(active).await?;
+        }
+        Ok(restored)
+    }
+
+    /// Puts the whole release in the place of the damaged one: from the agent itself, or fetched again.
+    async fn restore_whole(&mut self, active: &LoadedRelease) -> Result<(), StageFailure> {
+        if active.provenance == Provenance::Embedded {
+            let made = EmbeddedContracts::make().and_then(|embedded| {
+                let archive = embedded.archive()?;
+                Ok((embedded.release().clone(), archive))
+            });
+            let (release, archive) = made.map_err(|error| StageFailure::Archive(std::io::Error::other(error)))?;
+            unpack(&self.cache, &release, archive, self.limits).await?;
+            return self.repair_links(active).await;
+        }
+        let announced = announcement(&self.log, &self.config.bundle, &active.id.tag).await;
+        let announced = announced.ok().flatten().map(|(_, published)| published);
+        let Some(announced) = announced.filter(|announced| announced.tree_digest == active.id.tree_digest) else {
+            let reason = "the cache has no other copy, and the log cannot be asked for its announcement now";
+            return Err(StageFailure::Archive(std::io::Error::other(reason)));
+        };
+        fetch(&self.store, &self.cache, &announced, self.limits, &()).await?;
+        self.repair_links(active).await
+    }
+
+    /// The flat view and the checksum file of the running release.
+    async fn repair_links(&mut self, active: &LoadedRelease) -> Result<(), StageFailure> {
+        let (home, limits) = (self.cache.release(&active.id.tag), self.limits);
+        let opened = spawn_blocking(move || {
+            crate::release_directory::ReleaseDirectory::open(&home, &limits)
+                .map(|directory| directory.release().clone())
+        });
+        let release = opened.await??;
+        self.repair_view(&release).await
+    }
+
+    /// Notes what was found and what is left of it, and says so where that is news.
+    fn note_files(&mut self, active: &LoadedRelease, found: &Damage, left: &Damage) {
+        let now = Utc::now();
+        let mode = self.config.integrity.tamper;
+        let tampering = (!left.is_none()).then(|| Tampering {
+            release: active.id.clone(),
+            since: now,
+            changed: left.changed,
+            missing: left.missing,
+            extra: left.extra,
+            paths: left.paths.clone(),
+        });
+        let healed = left.is_none();
+        let conditions = &mut self.state.conditions;
+        let news = conditions.enter_tampering(tampering, now)
+            || (healed && !found.is_none() && conditions.may_speak_of_files(now));
+        self.alarms.set(Subject::Tamper, conditions.tampering.as_ref().map(Tampering::describe));
+        if !news {
+            if !found.is_none() {
+                tracing::warn!(tag = %active.id.tag, healed, damage = %found, "files of the running release changed again");
+            }
+            return;
+        }
+        let remediation = match (healed, mode) {
+            (true, _) => WHOLE_AGAIN,
+            (false, TamperMode::Report) => REPORT_REMEDIATION,
+            (false, TamperMode::Heal | TamperMode::Strict) => NOT_HEALED_REMEDIATION,
+        };
+        self.tell(ConditionEvent::TamperDetected(TamperDetected {
+            bundle: self.config.bundle.clone(),
+            tag: active.id.tag.clone(),
+            tree_digest: active.id.tree_digest,
+            changed: found.changed,
+            missing: found.missing,
+            extra: found.extra,
+            paths: found.paths.clone(),
+            mode,
+            healed,
+            remediation: remediation.to_owned(),
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_bring_the_comparison_forward_but_not_more_often_than_every_five_seconds() {
+        let (mut checks, start) = (FileChecks::default(), Instant::now());
+        assert_eq!(checks.rest(start), Duration::MAX);
+        checks.compared(start, Duration::from_mins(5));
+        assert_eq!(checks.rest(start), Duration::from_mins(5));
+        checks.hint(start + Duration::from_secs(1));
+        assert!(checks.suspected);
+        assert_eq!(checks.rest(start + Duration::from_secs(1)), Duration::from_secs(4));
+        checks.compared(start + Duration::from_secs(5), Duration::from_mins(5));
+        assert!(!checks.suspected);
+        checks.hint(start + Duration::from_secs(60));
+        assert_eq!(checks.rest(start + Duration::from_secs(60)), Duration::ZERO);
+    }
+}
