@@ -85,6 +85,8 @@ mod publisher_service_http;
 #[cfg(test)]
 mod publisher_service_schedule;
 #[cfg(test)]
+mod quiet_agent;
+#[cfg(test)]
 mod refused_login;
 #[cfg(test)]
 mod release_store;
@@ -99,11 +101,14 @@ mod several_bundles;
 #[cfg(test)]
 mod shared_state;
 #[cfg(test)]
-#[cfg(test)]
 mod standing;
+#[cfg(test)]
 mod store_commands;
+#[cfg(test)]
 mod stored_events;
+#[cfg(test)]
 mod switch_hook;
+#[cfg(test)]
 mod tamper_while_running;
 #[cfg(test)]
 mod tampering;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A sequence of choices that its seed determines (SplitMix64, public domain).
+/// A sequence of choices that its seed determines (the generator `SplitMix64`).
 #[derive(Debug, Clone)]
 pub struct SeededChoice(u64);
 
@@ -12,13 +12,13 @@ impl SeededChoice {
         let mut choice = Self(0);
         for seed in seeds {
             choice.0 ^= *seed;
-            choice.0 = choice.next();
+            choice.0 = choice.number();
         }
         choice
     }
 
     /// The next number, evenly spread.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +28,7 @@ impl SeededChoice {
 
     /// A number below a bound that is not zero.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.number() % bound
     }
 
     /// True once in so many times.

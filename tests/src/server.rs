@@ -1,5 +1,6 @@
 //! A real nats-server that belongs to one test.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -60,6 +61,16 @@ impl Server {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.running().port()
+    }
+
+    /// Where its monitoring pages are, if its configuration asks for them.
+    pub fn monitoring(&self) -> SocketAddr {
+        let ports = std::fs::read_dir(&self.options.run_dir).expect("the server runs").flatten();
+        let ports = ports.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|kind| kind == "ports"));
+        let ports = std::fs::read(ports.expect("the server writes its ports")).expect("they can be read");
+        let ports: serde_json::Value = serde_json::from_slice(&ports).expect("they are JSON");
+        let address = ports["monitoring"][0].as_str().and_then(|url| url.strip_prefix("http://"));
+        address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no monitoring address in {ports}"))
     }
 
     /// The test's temporary directory, gone with the server.

@@ -44,6 +44,16 @@ impl World {
         world
     }
 
+    /// The same with the server's monitoring pages.
+    pub async fn monitored(nodes: &[&str]) -> Self {
+        let accounts = Accounts::generate(nodes.iter().map(|name| node_name(name)));
+        let config = format!("{}\nhttp: \"127.0.0.1:-1\"\n", accounts.render());
+        let server = Server::start(ServerSetup { accounts: config, ..ServerSetup::default() }).await;
+        let world = Self { server, accounts };
+        world.provision().await;
+        world
+    }
+
     /// A server without streams.
     pub async fn unprovisioned(nodes: &[&str]) -> Self {
         Self::build(nodes, None, None).await

@@ -58,3 +58,22 @@ async fn a_crash_between_storing_and_removing_an_entry_does_not_send_it_again() 
     assert_eq!(outbox.inner.queue.first(), Some(draft(2)));
     assert_eq!(outbox.status().borrow().waiting, 1);
 }
+
+#[tokio::test]
+async fn an_event_that_an_earlier_process_stored_is_not_sent_again_also_when_others_came_after_it() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Outbox::open(directory.path(), node()).unwrap());
+    let file = directory.path().join("writer.json");
+    let state = fs::read_to_string(&file).unwrap();
+    let stored = state
+        .replace("\"stored_recently\":[]", &format!("\"stored_recently\":[\"{}\",\"{}\"]", draft(1).id, draft(2).id));
+    assert_ne!(state, stored);
+    fs::write(&file, stored).unwrap();
+
+    let outbox = Outbox::open(directory.path(), node()).unwrap();
+    for number in [1, 2, 3] {
+        outbox.record(draft(number)).await.unwrap();
+    }
+    assert_eq!(outbox.inner.queue.first(), Some(draft(3)));
+    assert_eq!(outbox.status().borrow().waiting, 1);
+}
