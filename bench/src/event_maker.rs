@@ -4,7 +4,9 @@ use anyhow::Context as _;
 use async_nats::HeaderMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::digest::Sha256Digest;
-use shared::event::{BundleEvent, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Staged};
+use shared::event::{
+    BundleEvent, FetchStrategy, Hold, LoadSource, Loaded, Promoted, PromotionCause, RefreshAttempt, Staged,
+};
 use shared::event_chain::{EventChain, EventDraft, SealedEvent};
 use shared::event_envelope::CONTENT_TYPE;
 use shared::identifiers::{BundleName, ChannelName, EventId, Incarnation, Tag};
@@ -55,14 +57,34 @@ impl EventMaker {
         Ok(sealed)
     }
 
+    /// The channel's move to a release, by an operator of its own.
+    pub(crate) fn promoted(&self, tag: &Tag) -> anyhow::Result<SealedEvent> {
+        let event = Promoted {
+            bundle: self.bundle.clone(),
+            channel: self.channel.clone(),
+            tag: tag.clone(),
+            tree_digest: tree_digest(tag),
+            previous_tag: None,
+            cause: PromotionCause::Promote,
+            hold: Hold::None,
+            reason: None,
+            actor: "bench".parse().context("an actor's name")?,
+        };
+        let draft = EventDraft { id: event_id()?, time: self.started_at, event: event.into() };
+        let source: Source = "/operators/bench".parse().context("a source")?;
+        EventChain::new(incarnation()?, None).seal(&source, &draft).context("an event cannot be written")
+    }
+
     fn event(&self, release: u64, step: u64) -> anyhow::Result<BundleEvent> {
         let tag = tag(release)?;
         let tree_digest = tree_digest(&tag);
         let bundle = self.bundle.clone();
         Ok(match step {
             0 => RefreshAttempt { bundle, tag, tree_digest, base_tag: None, strategy: FetchStrategy::Archive }.into(),
-            1 => Staged { bundle, tag, tree_digest, strategy: FetchStrategy::Archive, wire_bytes: 4096, duration_ms: 7 }
-                .into(),
+            1 => {
+                Staged { bundle, tag, tree_digest, strategy: FetchStrategy::Archive, wire_bytes: 4096, duration_ms: 7 }
+                    .into()
+            }
             _ => Loaded {
                 bundle,
                 tag,
@@ -87,18 +109,24 @@ pub(crate) async fn fill(client: &async_nats::Client, maker: &mut EventMaker, nu
     for place in 1..=number {
         let event = maker.next()?;
         bytes += event.bytes.len() as u64;
-        let (subject, headers) = (event.subject.to_string(), headers(&event));
         if place % WINDOW == 0 || place == number {
             // The stream takes one connection's messages in order: with this one it has all before it.
-            let answer = client.request_with_headers(subject, headers, event.bytes.into()).await;
-            let answer = answer.context("the log does not take events")?;
-            let text = String::from_utf8_lossy(&answer.payload).into_owned();
-            anyhow::ensure!(!text.contains("\"error\""), "the log refuses an event: {text}");
+            store(client, event).await?;
         } else {
+            let (subject, headers) = (event.subject.to_string(), headers(&event));
             client.publish_with_headers(subject, headers, event.bytes.into()).await.context("an event is not sent")?;
         }
     }
     Ok(bytes)
+}
+
+/// Stores one event.
+pub(crate) async fn store(client: &async_nats::Client, event: SealedEvent) -> anyhow::Result<()> {
+    let (subject, headers) = (event.subject.to_string(), headers(&event));
+    let answer = client.request_with_headers(subject, headers, event.bytes.into()).await;
+    let text = String::from_utf8_lossy(&answer.context("the log does not take an event")?.payload).into_owned();
+    anyhow::ensure!(!text.contains("\"error\""), "the log refuses an event: {text}");
+    Ok(())
 }
 
 /// The headers that the product stores an event with.

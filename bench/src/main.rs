@@ -3,12 +3,15 @@
 //! A time alone says more about the machine than about us, so every case measures several ways of doing the same work
 //! one after the other, round by round, and prints ratios. `docs/performance.md` explains the cases and shows a run.
 
+mod agent_fleet;
 mod bench_server;
 mod cases;
 mod event_maker;
 mod measurement;
 mod process_usage;
+mod raw_fleet;
 mod report;
+mod sample_releases;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,6 +48,25 @@ struct CommandLine {
 enum Case {
     /// Replay of the event log and its fold, beside a bare ordered consumer; and the memory it takes.
     Replay(cases::replay::ReplayArguments),
+    /// `demonctl fleet status` over thousands of nodes, beside its own answer from the whole log.
+    FleetStatus(cases::fleet_status::FleetStatusArguments),
+    /// One node, one small release: promote → switched, beside the floor and long polling.
+    One(cases::one::OneArguments),
+    /// A release to many agents: announced → notified → staged → switched, beside floor, wire floor and naive way.
+    Fleet(cases::fleet::FleetArguments),
+    /// A promotion of what every node has already: only the switch is left.
+    Flip(cases::flip::FlipArguments),
+    /// The server restarts under a fleet, which comes back and follows.
+    Reconnect(cases::reconnect::ReconnectArguments),
+    /// One large object into the store, beside the client library's put.
+    Put(cases::put::PutArguments),
+    /// One release onto a node, verified and unpacked, beside the client library's get, SHA-256 and untar.
+    Fetch(cases::fetch::FetchArguments),
+    /// An agent that has nothing to do: memory, messages, start.
+    Idle(cases::idle::IdleArguments),
+    /// Hidden: a node agent, entered as `demon-runtime` enters it.
+    #[command(hide = true)]
+    Agent(Box<subscriber::AgentArguments>),
     /// Hidden: runs a program and stops it when standard input closes.
     #[command(hide = true)]
     Supervise(SuperviseArguments),
@@ -88,6 +110,9 @@ fn main() -> ExitCode {
     if let Case::Supervise(arguments) = &case {
         return supervise(arguments);
     }
+    if let Case::Agent(arguments) = case {
+        return agent(*arguments);
+    }
     initialise_log(LogFormat::Text, LogOutput::Stderr, LOG_FILTER);
     match run(case) {
         Ok(()) => ExitCode::SUCCESS,
@@ -104,11 +129,34 @@ fn run(case: Case) -> anyhow::Result<()> {
     runtime.block_on(async move {
         let (report, output): (Report, OutputFormat) = match case {
             Case::Replay(arguments) => (cases::replay::run(&arguments).await?, arguments.common.output),
-            Case::Supervise(_) => return Ok(()),
+            Case::FleetStatus(arguments) => (cases::fleet_status::run(&arguments).await?, arguments.common.output),
+            Case::One(arguments) => (cases::one::run(&arguments).await?, arguments.common.output),
+            Case::Fleet(arguments) => (cases::fleet::run(&arguments).await?, arguments.common.output),
+            Case::Flip(arguments) => (cases::flip::run(&arguments).await?, arguments.common.output),
+            Case::Reconnect(arguments) => (cases::reconnect::run(&arguments).await?, arguments.common.output),
+            Case::Put(arguments) => (cases::put::run(&arguments).await?, arguments.common.output),
+            Case::Fetch(arguments) => (cases::fetch::run(&arguments).await?, arguments.common.output),
+            Case::Idle(arguments) => (cases::idle::run(&arguments).await?, arguments.common.output),
+            Case::Agent(_) | Case::Supervise(_) => return Ok(()),
         };
         match output {
             OutputFormat::Table => report::print(&report.to_table()),
             OutputFormat::Json => report::print(&report.to_json()?),
+        }
+    })
+}
+
+/// The same steps as the agent's own program, so that what is measured of the process is what that one takes.
+fn agent(arguments: subscriber::AgentArguments) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let Ok(runtime) = runtime else { return ExitCode::FAILURE };
+    runtime.block_on(async {
+        match shared::daemon::stop_signal() {
+            Ok(stop) => subscriber::main_with(arguments, stop).await,
+            Err(error) => {
+                report::note(&format!("bench agent: {}", ErrorChain(&error)));
+                ExitCode::FAILURE
+            }
         }
     })
 }
