@@ -209,19 +209,17 @@ async fn all_options(
     let one = |number: usize| {
         let place = directory.join(format!("server-{number}"));
         let store_dir = place.join("store");
-        let mut extra_config = String::from("http: \"127.0.0.1:-1\"\n");
+        let mut extra_config = vec!["http: \"127.0.0.1:-1\"".to_owned()];
         if durability == Durability::Later {
             // Of two blocks the later one counts.
             let limits = "sync_interval: \"10m\", max_file_store: 64GB, max_memory_store: 1GB";
-            extra_config += &format!("jetstream {{ store_dir: \"{}\", {limits} }}\n", store_dir.display());
+            extra_config.push(format!("jetstream {{ store_dir: \"{}\", {limits} }}", store_dir.display()));
         }
         if kind == ServerKind::Cluster {
             let all: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
-            extra_config += &format!(
-                "server_name: bench-{number}\ncluster {{ name: bench, listen: \"127.0.0.1:{}\", routes: [{}] }}\n",
-                routes[number],
-                all.join(", ")
-            );
+            let (own, all) = (routes[number], all.join(", "));
+            extra_config.push(format!("server_name: bench-{number}"));
+            extra_config.push(format!("cluster {{ name: bench, listen: \"127.0.0.1:{own}\", routes: [{all}] }}"));
         }
         EmbeddedServerOptions {
             binary: binary.clone(),
@@ -231,7 +229,7 @@ async fn all_options(
             accounts: open_config(),
             port: None,
             tls: None,
-            extra_config,
+            extra_config: extra_config.join("\n"),
         }
     };
     Ok((0..servers).map(one).collect())

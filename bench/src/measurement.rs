@@ -13,6 +13,11 @@ impl Samples {
         self.values.push(value);
     }
 
+    /// Adds a number where there is one.
+    pub(crate) fn add_some(&mut self, value: Option<f64>) {
+        self.values.extend(value);
+    }
+
     /// Adds a time in milliseconds.
     pub(crate) fn add_time(&mut self, time: Duration) {
         self.add(time.as_secs_f64() * 1000.0);
@@ -84,11 +89,11 @@ mod tests {
         assert_eq!((samples.median(), samples.p99(), samples.min(), samples.max()), (50.0, 99.0, 1.0, 100.0));
         let one: Samples = [7.0].into_iter().collect();
         assert_eq!((one.median(), one.p99(), one.max()), (7.0, 7.0, 7.0));
-        assert_eq!(Samples::default().median(), 0.0);
+        assert_eq!((Samples::default().median(), Samples::default().count()), (0.0, 0));
     }
 
     #[test]
     fn a_rate_is_by_the_second() {
-        assert_eq!(rate(500, Duration::from_millis(250)), 2000.0);
+        assert_eq!((rate(500, Duration::from_millis(250)), as_number(7)), (2000.0, 7.0));
     }
 }

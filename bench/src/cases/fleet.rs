@@ -78,11 +78,11 @@ pub(crate) async fn run(arguments: &FleetArguments) -> anyhow::Result<Report> {
     let mut used = Samples::default();
     for _ in 0..common.rounds {
         let before = server.usage();
+        let behind = publisher.log.state().await?.last_sequence;
         let release = publisher.publish().await?;
         put.add_time(release.took);
         let (tag, tree_digest) = (release.published.tag.clone(), release.published.tree_digest);
-        let moved = publisher.promote(&tag).await?;
-        let behind = moved.stream_sequence.saturating_sub(2);
+        publisher.promote(&tag).await?;
         let times = fleet.switched(&publisher.log, behind, &tag, tree_digest, arguments.limit).await?;
         stages.take(release.announced_at, &times)?;
         used.add_time(processor(server.usage()).saturating_sub(processor(before)));
@@ -133,9 +133,9 @@ impl Stages {
         let since = |time: Option<DateTime<Utc>>| time.map(|time| milliseconds(announced_at, time));
         let mut switched = Samples::default();
         for times in nodes {
-            since(times.attempted).into_iter().for_each(|time| self.notified.add(time));
-            since(times.staged).into_iter().for_each(|time| self.staged.add(time));
-            since(times.switched).into_iter().for_each(|time| switched.add(time));
+            self.notified.add_some(since(times.attempted));
+            self.staged.add_some(since(times.staged));
+            switched.add_some(since(times.switched));
             if !times.from_cache {
                 self.wire_bytes.add(as_number(times.wire_bytes));
             }

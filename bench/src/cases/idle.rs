@@ -86,7 +86,7 @@ pub(crate) async fn run(arguments: &IdleArguments) -> anyhow::Result<Report> {
     report.row("processor time an interval", "ms", &processor);
     report.row("messages it sends an interval", "messages", &sent);
     report.row("messages it gets an interval", "messages", &received);
-    report.row("start → serving what its cache holds", "ms", &serving);
+    report.row("start → agent has its state and serves its cache", "ms", &serving);
     report.ratio("memory / 12 MiB", resident.median(), 12.0, Some(Limit::at_most(1.0, 0.67)));
     report.ratio("messages sent / heartbeat and one read", sent.median(), 2.0, Some(Limit::at_most(1.5, 1.25)));
     report.ratio("start / 40 ms", serving.median(), 40.0, Some(Limit::at_most(1.0, 0.4)));

@@ -53,7 +53,7 @@ pub(crate) async fn run(arguments: &OneArguments) -> anyhow::Result<Report> {
     let tree_digest = first.published.tree_digest;
     fleet.switched(&publisher.log, moved.stream_sequence - 1, &first.published.tag, tree_digest, LIMIT).await?;
     let mut raw = RawFleet::connect(&server.url(), &server.subdirectory("raw")?, 1).await?;
-    let mut poller = LongPoller::start(&server.subdirectory("polled")?).await?;
+    let mut client = LongPoller::start(&server.subdirectory("polled")?).await?;
 
     let (mut ours, mut announced) = (Samples::default(), Samples::default());
     let (mut floor, mut wire, mut polled) = (Samples::default(), Samples::default(), Samples::default());
@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: &OneArguments) -> anyhow::Result<Report> {
         let bytes = Bytes::from(publisher.wire_bytes(&release.published).await?);
         floor.extend(&raw.floor(&bytes, Floor::Disk).await?);
         wire.extend(&raw.floor(&bytes, Floor::Wire).await?);
-        polled.add_time(poller.publish(bytes).await?);
+        polled.add_time(client.publish(bytes).await?);
     }
     report.row("ours: promoted → switched", "ms", &ours);
     report.row("ours: announced → switched", "ms", &announced);

@@ -14,7 +14,7 @@ use streams::release_store::{NewObject, ReleaseStore};
 
 use crate::CommonArguments;
 use crate::bench_server::{BenchServer, Durability};
-use crate::measurement::{Samples, as_number, rate};
+use crate::measurement::{Samples, rate};
 use crate::report::{Limit, Report};
 
 const MEGABYTE: u64 = 1_000_000;
@@ -60,7 +60,7 @@ pub(crate) async fn run(arguments: &PutArguments) -> anyhow::Result<Report> {
         let mut file = tokio::fs::File::open(&path).await?;
         let put = naive_bucket.put(name.as_str(), &mut file).await.context("the client library cannot put")?;
         naive.add(megabytes_a_second(*megabytes, begun));
-        ensure!(as_number(put.size as u64) == as_number(megabytes * MEGABYTE), "the client library put another size");
+        ensure!(put.size as u64 == megabytes * MEGABYTE, "the client library put another size");
 
         let begun = Instant::now();
         let file = tokio::fs::File::open(&path).await?;
