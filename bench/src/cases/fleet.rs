@@ -75,8 +75,8 @@ pub(crate) async fn run(arguments: &FleetArguments) -> anyhow::Result<Report> {
 
     let (mut stages, mut put) = (Stages::default(), Samples::default());
     let (mut floor, mut wire, mut naive) = (Samples::default(), Samples::default(), Samples::default());
-    let mut used = Samples::default();
-    for _ in 0..common.rounds {
+    let (mut used, mut consumers) = (Samples::default(), 0);
+    for round in 0..common.rounds {
         let before = server.usage();
         let behind = publisher.log.state().await?.last_sequence;
         let release = publisher.publish().await?;
@@ -85,6 +85,10 @@ pub(crate) async fn run(arguments: &FleetArguments) -> anyhow::Result<Report> {
         publisher.promote(&tag).await?;
         let times = fleet.switched(&publisher.log, behind, &tag, tree_digest, arguments.limit).await?;
         stages.take(release.announced_at, &times)?;
+        if round == 0 {
+            // Later ones would be the naive way's: it makes one for each read.
+            consumers = server.consumers().await?;
+        }
         used.add_time(processor(server.usage()).saturating_sub(processor(before)));
         let bytes = Bytes::from(publisher.wire_bytes(&release.published).await?);
         floor.add(raw.floor(&bytes, Floor::Disk).await?.max());
@@ -118,7 +122,7 @@ pub(crate) async fn run(arguments: &FleetArguments) -> anyhow::Result<Report> {
     if let Some(usage) = crate::process_usage::own() {
         report.fact("this process's peak memory, MiB", as_number(usage.peak_resident) / MEBIBYTE);
     }
-    report.fact("consumers on the server", server.consumers().await?);
+    report.fact("consumers on the server after our first round", consumers);
     fleet.stop().await?;
     server.stop().await?;
     Ok(report)
