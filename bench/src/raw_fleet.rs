@@ -44,12 +44,15 @@ pub(crate) struct RawFleet {
 }
 
 impl RawFleet {
+    /// Connects them, spread over the servers of a comma-separated list.
     pub(crate) async fn connect(url: &str, directory: &Path, clients: usize) -> anyhow::Result<Self> {
         let mut connected = Vec::with_capacity(clients);
-        for _ in 0..clients {
-            connected.push(async_nats::connect(url).await.context("a bare client cannot connect")?);
+        let servers: Vec<&str> = url.split(',').collect();
+        for number in 0..clients {
+            let server = servers[number % servers.len()];
+            connected.push(async_nats::connect(server).await.context("a bare client cannot connect")?);
         }
-        let sender = async_nats::connect(url).await.context("a bare client cannot connect")?;
+        let sender = async_nats::connect(servers[0]).await.context("a bare client cannot connect")?;
         Ok(Self { sender, clients: connected, directory: directory.to_owned(), rounds: 0 })
     }
 
