@@ -25,7 +25,9 @@ pub(crate) async fn all_events(connection: &Connection, from: u64) -> anyhow::Re
 /// The fold of the whole log, page by page.
 pub(crate) async fn fold(connection: &Connection) -> anyhow::Result<FleetHistory> {
     let mut history = FleetHistory::default();
-    let mut pages = EventLog::new(connection.clone()).by_subject(shared::subjects::EVENT_SUBJECTS, 1);
+    let log = EventLog::new(connection.clone());
+    let up_to = log.state().await.context("cannot read the event log")?.last_sequence;
+    let mut pages = log.replay(shared::subjects::EVENT_SUBJECTS, 1, up_to);
     while let Some(page) = pages.next_page().await.context("cannot read the event log")? {
         for event in &page {
             history.apply(message(event));

@@ -58,9 +58,9 @@ impl WaitArguments {
 /// How a wait ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct WaitOutcome {
-    /// Live nodes that run the release.
+    /// Live nodes that verified the release and run it.
     pub(crate) followed: Vec<NodeName>,
-    /// Live nodes that do not, and why.
+    /// Live nodes that did not, and why.
     pub(crate) stragglers: Vec<Straggler>,
 }
 

@@ -11,6 +11,8 @@ mod node_conditions;
 mod node_events;
 mod release_events;
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::log_events::{Checkpointed, PreviousCheckpoint};
@@ -57,11 +59,11 @@ macro_rules! bundle_events {
                 }
             }
 
-            /// Reads the data of a known type.
-            pub(crate) fn from_data(event_type: &EventType, data: Value) -> Result<Self, serde_json::Error> {
+            /// Reads the member `data` of a stored payload as this type has it.
+            pub(crate) fn from_payload(event_type: &EventType, payload: &[u8]) -> Result<Self, serde_json::Error> {
                 match event_type {
-                    $(EventType::$variant => serde_json::from_value(data).map(Self::$variant),)+
-                    EventType::Other(_) => Ok(Self::Unknown(UnknownEvent { event_type: event_type.clone(), data })),
+                    $(EventType::$variant => data_of(payload).map(Self::$variant),)+
+                    EventType::Other(_) => Self::unknown_from_payload(event_type, payload),
                 }
             }
         }
@@ -102,7 +104,22 @@ pub struct UnknownEvent {
     pub data: Value,
 }
 
+/// The member `data`, without building the rest: a replay reads millions of them.
+fn data_of<T: DeserializeOwned>(payload: &[u8]) -> Result<T, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct OnlyData<T> {
+        data: T,
+    }
+    serde_json::from_slice::<OnlyData<T>>(payload).map(|only| only.data)
+}
+
 impl BundleEvent {
+    /// Keeps the data of a type or schema version that this version does not know.
+    pub(crate) fn unknown_from_payload(event_type: &EventType, payload: &[u8]) -> Result<Self, serde_json::Error> {
+        let data = data_of(payload)?;
+        Ok(Self::Unknown(UnknownEvent { event_type: event_type.clone(), data }))
+    }
+
     /// The release the event is about.
     pub fn tag(&self) -> Option<&Tag> {
         match self {

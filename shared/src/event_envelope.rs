@@ -3,13 +3,16 @@
 //!
 //! The stored payload is self-contained: what is stored, exported and hashed are the same bytes.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::digest::{DigestError, Sha256Digest};
-use crate::event::{BundleEvent, UnknownEvent};
+use crate::event::BundleEvent;
 use crate::event_type::EventType;
 use crate::identifiers::{EventId, IdentifierError, Incarnation};
 use crate::source::{Source, SourceError};
@@ -103,23 +106,53 @@ pub enum EnvelopeError {
     },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Wire {
     specversion: String,
     id: String,
     source: String,
     #[serde(rename = "type")]
     event_type: String,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<String>,
     time: String,
     datacontenttype: String,
     dataschema: String,
     incarnation: String,
     sequence: String,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     prevhash: Option<String>,
     data: Value,
+}
+
+/// What is read first, borrowed from the payload; the data is read on its own once its type is known, so that it is never
+/// built twice.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(rename = "type", borrow)]
+    event_type: Cow<'a, str>,
+    #[serde(default)]
+    subject: Option<String>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(rename = "datacontenttype", borrow)]
+    _datacontenttype: Cow<'a, str>,
+    #[serde(borrow)]
+    dataschema: Cow<'a, str>,
+    #[serde(borrow)]
+    incarnation: Cow<'a, str>,
+    #[serde(borrow)]
+    sequence: Cow<'a, str>,
+    #[serde(default)]
+    prevhash: Option<String>,
+    #[serde(rename = "data")]
+    _data: IgnoredAny,
 }
 
 impl EventEnvelope {
@@ -157,7 +190,7 @@ impl EventEnvelope {
     /// Reads a stored payload. An unknown type, or a known type under a schema version this version does not
     /// know, becomes [`BundleEvent::Unknown`].
     pub fn parse(payload: &[u8]) -> Result<Self, EnvelopeError> {
-        let wire: Wire = serde_json::from_slice(payload).map_err(EnvelopeError::Json)?;
+        let wire: Head<'_> = serde_json::from_slice(payload).map_err(EnvelopeError::Json)?;
         if wire.specversion != "1.0" {
             return Err(EnvelopeError::Field { field: "specversion", rule: "`1.0`" });
         }
@@ -171,13 +204,13 @@ impl EventEnvelope {
             .map_err(|_| EnvelopeError::Field { field: "time", rule: "an RFC 3339 time" })?
             .with_timezone(&Utc);
         let name = |field| move |source| EnvelopeError::Name { field, source };
-        let known_schema = wire.dataschema == format!("{SCHEMA_PREFIX}{}.json", event_type.schema_name());
-        let event = if known_schema {
-            BundleEvent::from_data(&event_type, wire.data)
-                .map_err(|source| EnvelopeError::Data { event_type: event_type.clone(), source })?
+        let schema = wire.dataschema.strip_prefix(SCHEMA_PREFIX).and_then(|schema| schema.strip_suffix(".json"));
+        let event = if schema == Some(event_type.schema_name().as_str()) {
+            BundleEvent::from_payload(&event_type, payload)
         } else {
-            BundleEvent::Unknown(UnknownEvent { event_type, data: wire.data })
+            BundleEvent::unknown_from_payload(&event_type, payload)
         };
+        let event = event.map_err(|source| EnvelopeError::Data { event_type: event_type.clone(), source })?;
         if event.envelope_subject().is_some_and(|subject| wire.subject.as_ref() != Some(&subject)) {
             return Err(EnvelopeError::Field { field: "subject", rule: "the tag that the data names" });
         }

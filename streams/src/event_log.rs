@@ -5,6 +5,7 @@
 
 mod append;
 pub(crate) mod leader_read;
+mod log_consumer;
 mod pages;
 mod subject_names;
 
@@ -178,9 +179,10 @@ impl EventLog {
         Ok(found.filter(|event| event.stream_sequence == stream_sequence))
     }
 
-    /// Like [`EventLog::by_subject`], up to a stream sequence, inclusive.
+    /// Like [`EventLog::by_subject`], up to a stream sequence, inclusive. With operator rights a long stretch is read
+    /// through a consumer that lives as long as the reading, which is several times as fast.
     pub fn replay(&self, filter: impl Into<String>, from_sequence: u64, up_to: u64) -> EventPages {
-        EventPages::new(self.connection.clone(), filter.into(), from_sequence, Some(up_to))
+        EventPages::long_stretch(self.connection.clone(), filter.into(), from_sequence, up_to)
     }
 
     /// What the leader knows of the log. Needs operator rights.

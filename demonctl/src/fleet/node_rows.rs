@@ -231,3 +231,6 @@ pub(super) fn cells(row: &NodeRow) -> Vec<String> {
         or_dash(row.reason.as_deref().map(printable)),
     ]
 }
+
+#[cfg(test)]
+mod tests;

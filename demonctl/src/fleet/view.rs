@@ -72,15 +72,10 @@ pub(super) async fn read_heads(connection: &Connection, selection: &Selection) -
     read_last(&log, names, &mut events).await?;
     let decisive = subjects.of(|key, event_type| !view.entries.contains_key(key) || is_decisive(event_type));
     read_last(&log, decisive, &mut events).await?;
-    let behind = view.read_since_oldest_entry(&log, selection).await?;
+    let behind = view.read_since_oldest_entry(&log, selection, &subjects).await?;
 
     let mut last: BTreeMap<NodeKey, u64> = BTreeMap::new();
-    for event in &events {
-        if let Some((key, _)) = node_of(&event.subject) {
-            let known = last.entry(key).or_default();
-            *known = event.stream_sequence.max(*known);
-        }
-    }
+    note_newest(&events, &mut last);
     let doubtful: BTreeSet<NodeKey> = view
         .entries
         .iter()
@@ -108,7 +103,9 @@ pub(super) async fn read_heads(connection: &Connection, selection: &Selection) -
 pub(super) async fn read_whole_log(connection: &Connection, selection: &Selection) -> anyhow::Result<FleetView> {
     let mut view = FleetView::default();
     view.read_table(connection, selection).await?;
-    let mut pages = EventLog::new(connection.clone()).by_subject(EVENT_SUBJECTS, 1);
+    let log = EventLog::new(connection.clone());
+    let up_to = log.state().await.context("cannot read the event log")?.last_sequence;
+    let mut pages = log.replay(EVENT_SUBJECTS, 1, up_to);
     while let Some(page) = pages.next_page().await.context("cannot read the event log")? {
         view.fold(page);
     }
@@ -141,24 +138,33 @@ impl FleetView {
         Ok(())
     }
 
-    /// The attempts that entries cannot know of, because they are older: an attempt begins every switch.
+    /// The attempts that entries cannot know of, because they are older: an attempt begins every switch. While a release
+    /// goes out, the fleet writes several events a node in the lifetime of an entry. So no more of them are read than there
+    /// are nodes that wrote any; where there are more, the last of each node's is.
     async fn read_since_oldest_entry(
         &mut self,
         log: &EventLog,
         selection: &Selection,
+        subjects: &Subjects,
     ) -> anyhow::Result<BTreeMap<NodeKey, u64>> {
         let mut newest = BTreeMap::new();
         let Some(oldest) = self.entries.values().map(|entry| entry.stored_at).min() else { return Ok(newest) };
         for event_type in [EventType::RefreshAttempt, EventType::Staged] {
+            let written = subjects.of(|key, kind| *kind == event_type && self.entries.contains_key(key));
+            let mut budget = written.len().max(SUBJECTS_A_REQUEST);
             let filter = selection.reports_filter(event_type.token());
             let mut pages = log.stored_since(filter, oldest - CLOCK_MARGIN);
             while let Some(page) = pages.next_page().await.context("cannot read the event log")? {
                 self.events_read += page.len();
-                for event in page {
-                    if let Some((key, _)) = node_of(&event.subject) {
-                        newest.insert(key, event.stream_sequence);
-                    }
+                note_newest(&page, &mut newest);
+                if page.len() > budget {
+                    let mut last = Vec::new();
+                    read_last(log, written, &mut last).await?;
+                    self.events_read += last.len();
+                    note_newest(&last, &mut newest);
+                    break;
                 }
+                budget -= page.len();
             }
         }
         Ok(newest)
@@ -179,6 +185,16 @@ impl FleetView {
                 self.failures.insert(key.clone(), format!("{event_type}: {}", printable(&describe(&envelope.event))));
             }
             self.heard.insert(key, event.stored_at);
+        }
+    }
+}
+
+/// Notes each node's highest stream sequence among the events.
+fn note_newest(events: &[StoredEvent], newest: &mut BTreeMap<NodeKey, u64>) {
+    for event in events {
+        if let Some((key, _)) = node_of(&event.subject) {
+            let known = newest.entry(key).or_default();
+            *known = event.stream_sequence.max(*known);
         }
     }
 }
@@ -223,4 +239,31 @@ async fn read_last(log: &EventLog, subjects: Vec<String>, events: &mut Vec<Store
         events.extend(log.last_of(part).await.context("cannot read the event log")?.events);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(subject: &str, stream_sequence: u64) -> StoredEvent {
+        let payload = Vec::new().into();
+        StoredEvent { stream_sequence, stored_at: DateTime::UNIX_EPOCH, subject: subject.to_owned(), payload }
+    }
+
+    #[test]
+    fn a_nodes_newest_event_is_its_highest_whatever_its_type() {
+        let mut newest = BTreeMap::new();
+        note_newest(&[event("bundle.refresh_attempt.contracts.node.n1", 10)], &mut newest);
+        let others = ["bundle.staged.contracts.node.n1", "bundle.promoted.contracts.channel.latest", "else"];
+        note_newest(&others.map(|subject| event(subject, 8)), &mut newest);
+        assert_eq!(newest.into_values().collect::<Vec<_>>(), [10]);
+    }
+
+    #[test]
+    fn only_subjects_of_nodes_are_asked_for() {
+        let names = ["bundle.loaded.contracts.node.n1", "bundle.staged.contracts.node.n1", "bundle.loaded.x.channel.y"];
+        let subjects = Subjects::new(&names.map(str::to_owned));
+        assert_eq!(subjects.of(|_, event_type| is_decisive(event_type)), ["bundle.loaded.contracts.node.n1"]);
+        assert_eq!(subjects.of(|_, _| true).len(), 2);
+    }
 }

@@ -51,6 +51,8 @@ pub(crate) enum StragglerReason {
     Silent,
     /// It tried and failed.
     Failed,
+    /// It switched to it without verifying it.
+    Unverified,
     /// It is there and has not come so far.
     OtherRelease,
 }
@@ -62,6 +64,9 @@ impl fmt::Display for Straggler {
         match (self.reason, &self.failure, self.last_heard) {
             (StragglerReason::Failed, Some(failure), _) => write!(formatter, "its last attempt failed: {failure}"),
             (StragglerReason::Failed, None, _) => formatter.write_str("its last attempt failed"),
+            (StragglerReason::Unverified, ..) => {
+                formatter.write_str("it switched without verifying, as its emergency switch allows")
+            }
             (StragglerReason::Silent, _, Some(heard)) => {
                 write!(formatter, "silent, last heard of at {}", heard.format("%Y-%m-%dT%H:%M:%SZ"))
             }
@@ -155,18 +160,16 @@ impl Followers {
         let mut outcome = WaitOutcome { followed: Vec::new(), stragglers: Vec::new() };
         for node in &self.nodes {
             let running = self.running(goal, history, node);
-            if running.as_ref().is_some_and(|(tag, tree)| (tag, tree) == (goal.tag, &goal.tree_digest)) {
+            let there = running.as_ref().is_some_and(|(tag, tree)| (tag, tree) == (goal.tag, &goal.tree_digest));
+            if there && is_verified(history, goal, node) {
                 outcome.followed.push(node.clone());
-            } else {
-                outcome.stragglers.push(self.straggler(
-                    goal,
-                    history,
-                    events,
-                    node,
-                    running.map(|(tag, _)| tag),
-                    moved,
-                ));
+                continue;
             }
+            let mut straggler = self.straggler(goal, history, events, node, running.map(|(tag, _)| tag), moved);
+            if there {
+                straggler.reason = StragglerReason::Unverified;
+            }
+            outcome.stragglers.push(straggler);
         }
         outcome
     }
@@ -210,6 +213,13 @@ impl Followers {
 
 fn state_of<'a>(history: &'a FleetHistory, goal: &Goal<'_>, node: &NodeName) -> Option<&'a NodeState> {
     history.nodes.get(&(node.clone(), goal.bundle.clone()))
+}
+
+/// Whether the node verified what it switched to. An entry of the table is written by agents that verify; only a switch
+/// that the log knows of says otherwise.
+fn is_verified(history: &FleetHistory, goal: &Goal<'_>, node: &NodeName) -> bool {
+    let active = state_of(history, goal, node).and_then(|state| state.active.as_ref());
+    active.is_none_or(|(loaded, _)| loaded.verified)
 }
 
 /// The failure as the node told it.

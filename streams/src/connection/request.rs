@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, Message, Request, RequestErrorKind, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use thiserror::Error;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -134,6 +134,10 @@ pub(crate) struct Answers {
 impl Answers {
     /// The next answer, within the connection's request time.
     pub(crate) async fn next(&mut self) -> Result<Message, RequestError> {
+        // One that is here already needs no timer, which in a batch of hundreds is most of them.
+        if let Some(Some(answer)) = self.messages.next().now_or_never() {
+            return Ok(answer);
+        }
         let (subject, limit) = (self.request_subject.clone(), self.limit);
         timeout(limit, self.next_unbounded()).await.unwrap_or(Err(RequestError::TimedOut { subject, limit }))
     }

@@ -1,12 +1,18 @@
-//! Reading the log in order, one batched Direct Get after the other.
+//! Reading the log in order: one batched Direct Get after the other, or, where much is to be read and a consumer may be
+//! made, through one of those.
 
 use chrono::{DateTime, Utc};
+use shared::daemon::ErrorChain;
 use shared::subjects::EVENT_STREAM;
 
 use super::ReadError;
+use super::log_consumer::{ConsumerEnd, LogConsumer};
 use crate::connection::Connection;
 use crate::direct_get::{self, DirectGetRequest, DirectMessage, MAX_BATCH, MAX_BATCH_BYTES};
 use crate::stored_event::StoredEvent;
+
+/// Fewer events than this are read sooner than a consumer is made.
+const WORTH_A_CONSUMER: u64 = 4000;
 
 /// Events that match a filter, in stream order, page by page.
 #[derive(Debug)]
@@ -18,6 +24,18 @@ pub struct EventPages {
     start_time: Option<DateTime<Utc>>,
     up_to: Option<u64>,
     finished: bool,
+    consumer: ByConsumer,
+}
+
+/// Whether a consumer does the reading.
+#[derive(Debug)]
+enum ByConsumer {
+    /// No, or not any more.
+    No,
+    /// As soon as the first page is asked for.
+    Wanted,
+    /// Yes.
+    Reading(Box<LogConsumer>),
 }
 
 /// A stored event with the id it was stored under.
@@ -31,7 +49,22 @@ pub struct EventWithId {
 
 impl EventPages {
     pub(super) fn new(connection: Connection, filter: String, from: u64, up_to: Option<u64>) -> Self {
-        Self { connection, filter, next_sequence: from.max(1), start_time: None, up_to, finished: false }
+        Self {
+            connection,
+            filter,
+            next_sequence: from.max(1),
+            start_time: None,
+            up_to,
+            finished: false,
+            consumer: ByConsumer::No,
+        }
+    }
+
+    /// The same through a consumer where the stretch is worth one.
+    pub(super) fn long_stretch(connection: Connection, filter: String, from: u64, up_to: u64) -> Self {
+        let worth_it = up_to.saturating_sub(from) >= WORTH_A_CONSUMER;
+        let consumer = if worth_it { ByConsumer::Wanted } else { ByConsumer::No };
+        Self { consumer, ..Self::new(connection, filter, from, Some(up_to)) }
     }
 
     pub(super) fn since(connection: Connection, filter: String, time: DateTime<Utc>) -> Self {
@@ -53,7 +86,18 @@ impl EventPages {
     /// The same with the ids that the events were stored under.
     pub async fn next_page_with_ids(&mut self) -> Result<Option<Vec<EventWithId>>, ReadError> {
         if self.finished || self.up_to.is_some_and(|up_to| self.next_sequence > up_to) {
+            if let ByConsumer::Reading(consumer) = std::mem::replace(&mut self.consumer, ByConsumer::No) {
+                consumer.end().await;
+            }
             return Ok(None);
+        }
+        match self.page_by_consumer().await {
+            Ok(Some(page)) => return Ok(Some(self.up_to_the_end(page)).filter(|page| !page.is_empty())),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(error = %ErrorChain(&error), "the log is read on by direct reads");
+                self.consumer = ByConsumer::No;
+            }
         }
         let request = DirectGetRequest {
             sequence: self.start_time.is_none().then_some(self.next_sequence),
@@ -69,7 +113,31 @@ impl EventPages {
             let message_id = message.message_id.take();
             EventWithId { event: StoredEvent::from(message), message_id }
         };
-        let mut page: Vec<EventWithId> = batch.messages.into_iter().map(with_id).collect();
+        let page = self.up_to_the_end(batch.messages.into_iter().map(with_id).collect());
+        self.finished = !more;
+        Ok(if page.is_empty() { None } else { Some(page) })
+    }
+
+    /// The next page through a consumer, where one does the reading and has something left.
+    async fn page_by_consumer(&mut self) -> Result<Option<Vec<EventWithId>>, ConsumerEnd> {
+        // Taken out, so that a reading that is interrupted in the middle of a page is not gone on with.
+        let mut consumer = match std::mem::replace(&mut self.consumer, ByConsumer::No) {
+            ByConsumer::No => return Ok(None),
+            ByConsumer::Wanted => {
+                Box::new(LogConsumer::start(&self.connection, &self.filter, self.next_sequence).await?)
+            }
+            ByConsumer::Reading(consumer) => consumer,
+        };
+        let Some(page) = consumer.next_page().await? else {
+            consumer.end().await;
+            return Ok(None);
+        };
+        self.consumer = ByConsumer::Reading(consumer);
+        Ok(Some(page))
+    }
+
+    /// Notes how far a page goes, and cuts off what lies behind the end.
+    fn up_to_the_end(&mut self, mut page: Vec<EventWithId>) -> Vec<EventWithId> {
         if let Some(last) = page.last() {
             self.next_sequence = last.event.stream_sequence + 1;
             self.start_time = None;
@@ -77,8 +145,7 @@ impl EventPages {
         if let Some(up_to) = self.up_to {
             page.retain(|with_id| with_id.event.stream_sequence <= up_to);
         }
-        self.finished = !more;
-        Ok(if page.is_empty() { None } else { Some(page) })
+        page
     }
 
     /// All that is left, in memory: for subjects with few events.

@@ -40,6 +40,10 @@ impl Log {
     }
 
     fn loaded(self, node: &str, tag: &str, channel: Option<&str>) -> Self {
+        self.switched(node, tag, channel, true)
+    }
+
+    fn switched(self, node: &str, tag: &str, channel: Option<&str>, verified: bool) -> Self {
         let loaded = Loaded {
             bundle: "contracts".parse().unwrap(),
             tag: tag.parse().unwrap(),
@@ -52,7 +56,7 @@ impl Log {
             duration_ms: 1,
             activation_epoch: 1,
             unrecorded_switches: 0,
-            verified: true,
+            verified,
         };
         self.add(&format!("/nodes/{node}"), loaded)
     }
@@ -133,6 +137,17 @@ fn what_a_node_told_the_log_wins_over_its_entry() {
     let (followed, late) = told(&log, &[&table], "v2");
     assert_eq!(followed, ["n1"]);
     assert_eq!(late, ["node `n2` runs v1: it has not switched yet"]);
+}
+
+#[test]
+fn a_switch_without_verification_is_not_enough() {
+    let log = Log::default().promoted("v2").loaded("n1", "v2", Some("latest"));
+    let log = log.switched("n2", "v2", Some("latest"), false);
+    let (followed, late) = told(&log, &[], "v2");
+    assert_eq!(followed, ["n1"]);
+    assert_eq!(late, ["node `n2` runs v2: it switched without verifying, as its emergency switch allows"]);
+    let (followed, late) = told(&log.loaded("n2", "v2", Some("latest")), &[], "v2");
+    assert_eq!((followed.as_slice(), late.len()), (["n2".to_owned()].as_slice(), 0), "and verifying it later is");
 }
 
 #[test]
