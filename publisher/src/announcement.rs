@@ -134,6 +134,7 @@ pub(crate) fn announcement_of(
         total_bytes: release.total_bytes(),
         archive: archive.clone(),
         release: release_json.clone(),
+        deltas: Vec::new(),
         git: facts.git.clone(),
         trigger: facts.trigger,
         actor: actor.clone(),

@@ -122,6 +122,9 @@ fn schema_and_reader_refuse_values_of_another_kind() {
         let whole = golden_value(event_type);
         for member in whole["data"].as_object().unwrap().keys() {
             for wrong in [json!([]), json!(-1), json!({"x": 1})] {
+                if wrong.is_array() && whole["data"][member].is_array() {
+                    continue;
+                }
                 let mut altered = whole.clone();
                 altered["data"][member] = wrong.clone();
                 assert!(!validator.is_valid(&altered["data"]), "{event_type}: schema takes `{member}` = {wrong}");

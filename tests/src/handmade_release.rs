@@ -118,6 +118,7 @@ impl HandmadeRelease {
             total_bytes: self.release.total_bytes(),
             archive: self.archive.reference(),
             release: self.description.reference(),
+            deltas: Vec::new(),
             git: None,
             trigger: Trigger::Local,
             actor: actor(),

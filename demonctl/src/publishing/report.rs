@@ -282,6 +282,7 @@ mod tests {
             total_bytes: 1234,
             archive: object("contracts/v2.tar.zst"),
             release: object("contracts/v2.release.json"),
+            deltas: Vec::new(),
             git: None,
             trigger: Trigger::Schedule,
             actor: "ada".parse().unwrap(),
