@@ -1,6 +1,6 @@
 //! One line of words for each event, as the replay table shows it.
 
-use shared::event::{BundleEvent, Hold, LoadSource};
+use shared::event::{BundleEvent, FallbackSource, Hold, LoadSource};
 
 /// What the event says beside its type, source and tag.
 pub(crate) fn describe(event: &BundleEvent) -> String {
@@ -36,6 +36,7 @@ pub(crate) fn describe(event: &BundleEvent) -> String {
                 LoadSource::Cache => "from cache",
                 LoadSource::Download => "downloaded",
                 LoadSource::Delta => "patched",
+                LoadSource::Embedded => "built in",
             };
             let verified = if data.verified { "" } else { ", NOT VERIFIED" };
             format!("switched in {} ms, {source}{verified}", data.duration_ms)
@@ -44,6 +45,27 @@ pub(crate) fn describe(event: &BundleEvent) -> String {
             format!("{}: expected {}, actual {}", data.item, shortened(&data.expected), shortened(&data.actual))
         }
         BundleEvent::DownloadFailed(data) => data.error.clone(),
+        BundleEvent::FallbackActivated(data) => {
+            let source = match data.source {
+                FallbackSource::LastGood => "last good release",
+                FallbackSource::Embedded => "built-in schemas",
+            };
+            let wanted = data.wanted_tag.as_ref().map(|tag| format!(" instead of {tag}")).unwrap_or_default();
+            format!("{source}{wanted}: {}", data.reason)
+        }
+        BundleEvent::StaleDetected(data) => {
+            format!("{} hours old, limit {}", data.age_hours, data.threshold_hours)
+        }
+        BundleEvent::UpdateDetected(data) => format!("pinned, newer release {} exists", data.newer_tag),
+        BundleEvent::TamperDetected(data) if data.damaged() == 0 => "files are whole again".to_owned(),
+        BundleEvent::TamperDetected(data) => {
+            let healed = if data.healed { ", healed" } else { ", NOT HEALED" };
+            format!("{} changed, {} missing, {} extra{healed}", data.changed, data.missing, data.extra)
+        }
+        BundleEvent::Reverted(data) => match &data.restored {
+            Some(restored) => format!("back to {} in {} ms: {}", restored.tag, data.duration_ms, data.check),
+            None => format!("nothing to go back to: {}", data.check),
+        },
         BundleEvent::EpochStarted(data) => format!("{} begins epoch {}", data.stream, data.epoch),
         BundleEvent::Unknown(_) => "of a type this version does not know".to_owned(),
     }

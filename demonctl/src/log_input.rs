@@ -177,6 +177,11 @@ pub(crate) fn epoch_of(event: &StoredEvent) -> Option<Incarnation> {
         | BundleEvent::Loaded(_)
         | BundleEvent::VerificationFailed(_)
         | BundleEvent::DownloadFailed(_)
+        | BundleEvent::FallbackActivated(_)
+        | BundleEvent::StaleDetected(_)
+        | BundleEvent::UpdateDetected(_)
+        | BundleEvent::TamperDetected(_)
+        | BundleEvent::Reverted(_)
         | BundleEvent::Unknown(_) => None,
     }
 }

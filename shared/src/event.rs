@@ -6,11 +6,16 @@
 //! `contracts/schemas/`, a golden file under `shared/testdata/events/`. The compiler then points at every
 //! place that must decide about it.
 
+mod node_conditions;
 mod node_events;
 mod release_events;
 
 use serde_json::Value;
 
+pub use self::node_conditions::{
+    FallbackActivated, FallbackCause, FallbackSource, RestoredRelease, Reverted, StaleDetected, TamperDamage,
+    TamperDetected, TamperMode, TamperedPath, UpdateDetected,
+};
 pub use self::node_events::{
     DownloadFailed, FailedCheck, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Staged, VerificationFailed,
 };
@@ -77,6 +82,11 @@ bundle_events!(
     Loaded,
     VerificationFailed,
     DownloadFailed,
+    FallbackActivated,
+    StaleDetected,
+    UpdateDetected,
+    TamperDetected,
+    Reverted,
     EpochStarted
 );
 
@@ -101,6 +111,11 @@ impl BundleEvent {
             Self::Loaded(data) => Some(&data.tag),
             Self::VerificationFailed(data) => Some(&data.tag),
             Self::DownloadFailed(data) => Some(&data.tag),
+            Self::FallbackActivated(data) => Some(&data.tag),
+            Self::StaleDetected(data) => Some(&data.tag),
+            Self::UpdateDetected(data) => Some(&data.tag),
+            Self::TamperDetected(data) => Some(&data.tag),
+            Self::Reverted(data) => Some(&data.tag),
             Self::EpochStarted(_) | Self::Unknown(_) => None,
         }
     }
@@ -137,13 +152,23 @@ impl BundleEvent {
             (Self::Loaded(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
             (Self::VerificationFailed(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
             (Self::DownloadFailed(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
+            (Self::FallbackActivated(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
+            (Self::StaleDetected(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
+            (Self::UpdateDetected(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
+            (Self::TamperDetected(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
+            (Self::Reverted(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
             (Self::Published(_) | Self::Promoted(_) | Self::Withdrawn(_) | Self::EpochStarted(_), Source::Node(_))
             | (
                 Self::RefreshAttempt(_)
                 | Self::Staged(_)
                 | Self::Loaded(_)
                 | Self::VerificationFailed(_)
-                | Self::DownloadFailed(_),
+                | Self::DownloadFailed(_)
+                | Self::FallbackActivated(_)
+                | Self::StaleDetected(_)
+                | Self::UpdateDetected(_)
+                | Self::TamperDetected(_)
+                | Self::Reverted(_),
                 Source::Publisher(_) | Source::Operator(_),
             )
             | (Self::Unknown(_), _) => None,

@@ -58,6 +58,16 @@ event_types! {
     VerificationFailed = "verification_failed",
     /// A node could not fetch a release.
     DownloadFailed = "download_failed",
+    /// A node runs something else than what is desired: its last good release, or the schemas compiled into it.
+    FallbackActivated = "fallback_activated",
+    /// The release that a node runs is older than its limit.
+    StaleDetected = "stale_detected",
+    /// A node keeps to a pinned release although a newer one exists.
+    UpdateDetected = "update_detected",
+    /// A node's files no longer are those of the release it runs, or are again.
+    TamperDetected = "tamper_detected",
+    /// A node went back from a release that failed its health check.
+    Reverted = "reverted",
     /// A log begins, or begins again after a restore from backup.
     EpochStarted = "epoch_started",
 }

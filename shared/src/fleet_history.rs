@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::digest::Sha256Digest;
-use crate::event::{BundleEvent, Loaded, Promoted, Published};
+use crate::event::{BundleEvent, FallbackSource, Loaded, Promoted, Published};
 use crate::event_envelope::EventEnvelope;
 use crate::event_type::EventType;
 use crate::identifiers::{BundleName, ChannelName, Incarnation, NodeName, Tag};
@@ -61,6 +61,10 @@ pub struct NodeState {
     pub staged: Option<Tag>,
     /// Its last failure since it last switched: the release and the event's type.
     pub failure: Option<(Tag, EventType)>,
+    /// What it runs instead of what is desired, where it said so since it last switched to a desired release.
+    pub fallback: Option<FallbackSource>,
+    /// Whether its files are not those of the release it runs, where it said so since it last switched.
+    pub tampered: bool,
     /// Stream sequence of its last event.
     pub stream_sequence: u64,
     /// The writer of its last event; two live ones under one name mean two agents.
@@ -147,9 +151,8 @@ impl FleetHistory {
             }
             BundleEvent::Loaded(data) => {
                 if let Some(node) = self.node(&source, data.bundle.clone(), sequence, incarnation) {
-                    node.staged = None;
                     node.failure = None;
-                    node.active = Some((data, time));
+                    node.switched(data, time);
                 }
             }
             BundleEvent::VerificationFailed(data) => {
@@ -160,6 +163,33 @@ impl FleetHistory {
             BundleEvent::DownloadFailed(data) => {
                 if let Some(node) = self.node(&source, data.bundle, sequence, incarnation) {
                     node.failure = Some((data.tag, EventType::DownloadFailed));
+                }
+            }
+            BundleEvent::FallbackActivated(data) => {
+                if let Some(node) = self.node(&source, data.bundle.clone(), sequence, incarnation) {
+                    if let Some(loaded) = data.as_loaded() {
+                        node.switched(loaded, time);
+                    }
+                    node.fallback = Some(data.source);
+                }
+            }
+            BundleEvent::StaleDetected(data) => {
+                self.node(&source, data.bundle, sequence, incarnation);
+            }
+            BundleEvent::UpdateDetected(data) => {
+                self.node(&source, data.bundle, sequence, incarnation);
+            }
+            BundleEvent::TamperDetected(data) => {
+                if let Some(node) = self.node(&source, data.bundle, sequence, incarnation) {
+                    node.tampered = !data.healed;
+                }
+            }
+            BundleEvent::Reverted(data) => {
+                if let Some(node) = self.node(&source, data.bundle.clone(), sequence, incarnation) {
+                    if let Some(loaded) = data.as_loaded() {
+                        node.switched(loaded, time);
+                    }
+                    node.failure = Some((data.tag, EventType::Reverted));
                 }
             }
             BundleEvent::Unknown(data) => *self.unknown.entry(data.event_type.to_string()).or_default() += 1,
@@ -178,12 +208,24 @@ impl FleetHistory {
             active: None,
             staged: None,
             failure: None,
+            fallback: None,
+            tampered: false,
             stream_sequence: 0,
             incarnation,
         });
         node.stream_sequence = sequence;
         node.incarnation = incarnation;
         Some(node)
+    }
+}
+
+impl NodeState {
+    /// A switch leaves everything behind that was said of the release before, its failures excepted.
+    fn switched(&mut self, loaded: Loaded, time: DateTime<Utc>) {
+        self.staged = None;
+        self.fallback = None;
+        self.tampered = false;
+        self.active = Some((loaded, time));
     }
 }
 
@@ -205,7 +247,7 @@ pub fn read(subject: &str, payload: &[u8]) -> Result<EventEnvelope, String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::sample_events::{any_message, attempt, loaded, promoted, stored};
+    use super::sample_events::{any_message, attempt, fallback, loaded, promoted, reverted, stored, tampered};
     use super::*;
 
     fn fold<'a>(messages: impl IntoIterator<Item = &'a (String, Vec<u8>)>) -> FleetHistory {
@@ -234,6 +276,32 @@ mod tests {
         let node = &history.nodes[&("edge-17".parse().unwrap(), "contracts".parse().unwrap())];
         assert_eq!(node.active.as_ref().unwrap().0.tag.as_str(), "v1");
         assert_eq!(node.stream_sequence, 4);
+    }
+
+    #[test]
+    fn a_reverted_node_runs_what_was_restored_and_one_on_its_built_in_schemas_says_so() {
+        let node = |events: &[BundleEvent]| {
+            let messages: Vec<_> = events.iter().map(|event| stored("/nodes/edge-17", event.clone())).collect();
+            fold(&messages).nodes.into_values().next().unwrap()
+        };
+        let runs = |node: &NodeState| node.active.as_ref().unwrap().0.tag.to_string();
+
+        let after = node(&[loaded("v1"), loaded("v2"), reverted("v2", Some("v1"))]);
+        assert_eq!(
+            (runs(&after), after.failure),
+            ("v1".to_owned(), Some(("v2".parse().unwrap(), EventType::Reverted)))
+        );
+        let after = node(&[loaded("v2"), reverted("v2", None)]);
+        assert_eq!(runs(&after), "v2", "nothing to go back to");
+        let after = node(&[loaded("v1"), fallback(FallbackSource::LastGood, "v1")]);
+        assert_eq!((runs(&after), after.fallback), ("v1".to_owned(), Some(FallbackSource::LastGood)));
+        let after = node(&[loaded("v1"), fallback(FallbackSource::Embedded, "built-in")]);
+        assert_eq!((runs(&after), after.fallback), ("built-in".to_owned(), Some(FallbackSource::Embedded)));
+        let after = node(&[fallback(FallbackSource::Embedded, "built-in"), loaded("v1")]);
+        assert_eq!((runs(&after), after.fallback), ("v1".to_owned(), None));
+        assert!(node(&[loaded("v1"), tampered("v1", false)]).tampered);
+        assert!(!node(&[loaded("v1"), tampered("v1", false), tampered("v1", true)]).tampered);
+        assert!(!node(&[loaded("v1"), tampered("v1", false), loaded("v2")]).tampered);
     }
 
     #[test]

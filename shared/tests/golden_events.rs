@@ -147,6 +147,13 @@ fn schemas_refuse_names_digests_and_words_outside_their_rule() {
         (EventType::Promoted, "hold", json!("maybe")),
         (EventType::Loaded, "source", json!("usb")),
         (EventType::VerificationFailed, "check", json!("mood")),
+        (EventType::FallbackActivated, "source", json!("tape")),
+        (EventType::FallbackActivated, "cause", json!("mood")),
+        (EventType::StaleDetected, "bundle_timestamp", json!("yesterday")),
+        (EventType::UpdateDetected, "newer_tag", json!("../etc")),
+        (EventType::TamperDetected, "mode", json!("ignore")),
+        (EventType::TamperDetected, "paths", json!([{"path": "a", "damage": "burnt"}])),
+        (EventType::Reverted, "restored", json!({"tag": "v1"})),
         (EventType::EpochStarted, "epoch", json!("0193b1c2-7e1f-4a55-8c11-0242ac120002")),
     ];
     for (event_type, member, wrong) in cases {

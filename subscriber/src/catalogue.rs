@@ -182,6 +182,11 @@ impl Catalogue {
             | BundleEvent::Loaded(_)
             | BundleEvent::VerificationFailed(_)
             | BundleEvent::DownloadFailed(_)
+            | BundleEvent::FallbackActivated(_)
+            | BundleEvent::StaleDetected(_)
+            | BundleEvent::UpdateDetected(_)
+            | BundleEvent::TamperDetected(_)
+            | BundleEvent::Reverted(_)
             | BundleEvent::EpochStarted(_)
             | BundleEvent::Unknown(_) => {
                 tracing::warn!(event.sequence = stream_sequence, "an event of a newer version is left out");

@@ -188,6 +188,11 @@ impl Gathered {
             | BundleEvent::Loaded(_)
             | BundleEvent::VerificationFailed(_)
             | BundleEvent::DownloadFailed(_)
+            | BundleEvent::FallbackActivated(_)
+            | BundleEvent::StaleDetected(_)
+            | BundleEvent::UpdateDetected(_)
+            | BundleEvent::TamperDetected(_)
+            | BundleEvent::Reverted(_)
             | BundleEvent::Unknown(_) => {
                 if writer == question.incarnation {
                     self.own_last = self.own_last.max(sequence);

@@ -215,6 +215,7 @@ pub(crate) fn log_loaded(loaded: &Loaded, git_sha: Option<&str>) {
         LoadSource::Cache => "Cache",
         LoadSource::Download => "Download",
         LoadSource::Delta => "Delta",
+        LoadSource::Embedded => "EmbeddedSchemas",
     };
     tracing::info!(
         target: AUDIT_TARGET, event = "bundle.loaded", bundle = %loaded.bundle, tag = %loaded.tag, source,

@@ -139,7 +139,7 @@ pub(super) async fn failures(log: &EventLog, questions: &Questions<'_>) -> Check
         match pages.next_page().await {
             Ok(Some(page)) => found.extend(page.iter().filter_map(|event| {
                 let envelope = event.envelope().ok()?.1;
-                let failed = [EventType::VerificationFailed, EventType::DownloadFailed];
+                let failed = [EventType::VerificationFailed, EventType::DownloadFailed, EventType::Reverted];
                 let text = || {
                     let (time, what) = (event.stored_at.format("%Y-%m-%dT%H:%M:%SZ"), describe(&envelope.event));
                     format!("{time} {} {}", envelope.event.event_type(), printable(&what))

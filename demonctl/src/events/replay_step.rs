@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::event::{BundleEvent, Hold};
+use shared::event::{BundleEvent, Hold, Loaded};
 use shared::event_envelope::EventEnvelope;
 use shared::fleet_history;
 use shared::fleet_history::timeline::{FleetTimeline, NodeTimeline};
@@ -77,15 +77,33 @@ fn change(before: &FleetTimeline, envelope: &EventEnvelope) -> String {
         BundleEvent::Withdrawn(data) => format!("{} {} must not run any more", data.bundle, data.tag),
         BundleEvent::RefreshAttempt(data) => format!("node {} fetches {}", name(envelope), data.tag),
         BundleEvent::Staged(data) => format!("node {} holds {} verified", name(envelope), data.tag),
-        BundleEvent::Loaded(data) => {
-            let node = node(before, envelope, &data.bundle);
-            let running = node.and_then(NodeTimeline::active).map(|active| &active.loaded.tag);
-            arrow(&format!("node {} of {}", name(envelope), data.bundle), running, &data.tag)
-        }
+        BundleEvent::Loaded(data) => switch(before, envelope, data),
         BundleEvent::VerificationFailed(data) => format!("node {} refuses {}", name(envelope), data.tag),
         BundleEvent::DownloadFailed(data) => format!("node {} cannot fetch {}", name(envelope), data.tag),
+        BundleEvent::FallbackActivated(data) => match data.as_loaded() {
+            Some(loaded) => switch(before, envelope, &loaded),
+            None => format!("node {} keeps running {}", name(envelope), data.tag),
+        },
+        BundleEvent::StaleDetected(data) => format!("node {} runs {}, which is stale", name(envelope), data.tag),
+        BundleEvent::UpdateDetected(data) => {
+            format!("node {} stays at {} although there is {}", name(envelope), data.tag, data.newer_tag)
+        }
+        BundleEvent::TamperDetected(data) => {
+            let state = if data.healed { "whole again" } else { "not what it was" };
+            format!("the copy of {} on node {} is {state}", data.tag, name(envelope))
+        }
+        BundleEvent::Reverted(data) => match data.as_loaded() {
+            Some(loaded) => switch(before, envelope, &loaded),
+            None => format!("node {} has nothing to go back to from {}", name(envelope), data.tag),
+        },
         BundleEvent::Unknown(_) => "nothing: of a type this version does not know".to_owned(),
     }
+}
+
+fn switch(before: &FleetTimeline, envelope: &EventEnvelope, loaded: &Loaded) -> String {
+    let node = node(before, envelope, &loaded.bundle);
+    let running = node.and_then(NodeTimeline::active).map(|active| &active.loaded.tag);
+    arrow(&format!("node {} of {}", name(envelope), loaded.bundle), running, &loaded.tag)
 }
 
 fn arrow(what: &str, before: Option<&Tag>, after: &Tag) -> String {

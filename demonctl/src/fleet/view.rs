@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
-use shared::event::BundleEvent;
 use shared::event_type::EventType;
 use shared::fleet_history::FleetHistory;
 use shared::identifiers::{BundleName, NodeName};
@@ -164,11 +163,11 @@ impl FleetView {
         for event in &events {
             self.history.apply(message(event));
             let Some((key, event_type)) = node_of(&event.subject) else { continue };
-            if matches!(event_type, EventType::VerificationFailed | EventType::DownloadFailed)
+            if is_failure(&event_type)
                 && let Ok((_, envelope)) = event.envelope()
-                && let failed @ (BundleEvent::VerificationFailed(_) | BundleEvent::DownloadFailed(_)) = &envelope.event
+                && envelope.event.event_type() == event_type
             {
-                self.failures.insert(key.clone(), format!("{event_type}: {}", printable(&describe(failed))));
+                self.failures.insert(key.clone(), format!("{event_type}: {}", printable(&describe(&envelope.event))));
             }
             self.heard.insert(key, event.stored_at);
         }
@@ -191,7 +190,12 @@ impl Subjects {
 
 /// Whether the type's last event says what a node runs or failed with.
 fn is_decisive(event_type: &EventType) -> bool {
-    matches!(event_type, EventType::Loaded | EventType::VerificationFailed | EventType::DownloadFailed)
+    matches!(event_type, EventType::Loaded | EventType::FallbackActivated) || is_failure(event_type)
+}
+
+/// Whether the type says that a node could not run a release.
+fn is_failure(event_type: &EventType) -> bool {
+    matches!(event_type, EventType::VerificationFailed | EventType::DownloadFailed | EventType::Reverted)
 }
 
 fn node_of(subject: &str) -> Option<(NodeKey, EventType)> {

@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
+use shared::event::FallbackSource;
 use shared::fleet_history::timeline::{
     Activation, Announcement, ChannelMove, FleetTimeline, Moment, NodeFailure, NodeTimeline, StagedRelease, Withdrawal,
 };
@@ -69,6 +70,10 @@ struct Report<'a> {
     /// A failure that has not been followed by a switch.
     failing: Option<&'a NodeFailure>,
     last_failure: Option<&'a NodeFailure>,
+    /// What runs instead of what is desired.
+    fallback: Option<FallbackSource>,
+    /// Whether its files are not those of the release it runs.
+    tampered: bool,
     last_word: Moment,
     /// Every switch, oldest first; the active one is the last.
     activations: &'a [Activation],
@@ -124,6 +129,8 @@ fn report<'a>(
         staged: way.staged.as_ref(),
         failing: way.failing(),
         last_failure: way.last_failure.as_ref(),
+        fallback: way.fallback,
+        tampered: way.tampered,
         last_word: way.last_word,
         activations: &way.activations,
     }
@@ -144,6 +151,12 @@ fn print_text(report: &Report<'_>) -> anyhow::Result<()> {
             line("activation", &format!("number {} of this node", active.loaded.activation_epoch))?;
         }
     }
+    if let Some(source) = report.fallback {
+        line("fallback", source.as_str())?;
+    }
+    if report.tampered {
+        line("files", "NOT those of the release (tampered with)")?;
+    }
     if let Some(git) = report.announcement.and_then(|announcement| announcement.published.git.as_ref()) {
         line("commit", &git.sha)?;
     }
@@ -153,6 +166,7 @@ fn print_text(report: &Report<'_>) -> anyhow::Result<()> {
     }
     match (report.promotion, report.active) {
         (Some(promotion), _) => line("promoted", &describe_move(promotion))?,
+        (None, Some(active)) if active.is_retreat => line("promoted", "not: the node fell back to it")?,
         (None, Some(active)) if active.loaded.channel.is_none() => line("promoted", "not: the node was pinned to it")?,
         (None, Some(_)) => line("promoted", "by a move that is not in this state")?,
         (None, None) => {}
@@ -179,7 +193,7 @@ fn print_text(report: &Report<'_>) -> anyhow::Result<()> {
     if report.activations.len() > 1 {
         print_line("")?;
         let rows = report.activations.iter().rev().map(|activation| {
-            let Activation { moment, loaded } = activation;
+            let Activation { moment, loaded, is_retreat: _ } = activation;
             vec![
                 loaded.activation_epoch.to_string(),
                 loaded.tag.to_string(),

@@ -120,7 +120,10 @@ impl Followers {
                 && bundle == goal.bundle
             {
                 self.heard.insert(node.clone(), event.stored_at);
-                if matches!(subject.event_type(), EventType::VerificationFailed | EventType::DownloadFailed) {
+                if matches!(
+                    subject.event_type(),
+                    EventType::VerificationFailed | EventType::DownloadFailed | EventType::Reverted
+                ) {
                     self.failures.insert(node.clone(), place);
                 }
             }
@@ -203,7 +206,9 @@ fn state_of<'a>(history: &'a FleetHistory, goal: &Goal<'_>, node: &NodeName) -> 
 /// The failure as the node told it.
 fn failure_words(event: Option<&StoredEvent>, event_type: &EventType) -> String {
     match event.and_then(|event| event.envelope().ok()).map(|(_, envelope)| envelope.event) {
-        Some(event @ (BundleEvent::VerificationFailed(_) | BundleEvent::DownloadFailed(_))) => {
+        Some(
+            event @ (BundleEvent::VerificationFailed(_) | BundleEvent::DownloadFailed(_) | BundleEvent::Reverted(_)),
+        ) => {
             format!("{event_type}: {}", printable(&describe(&event)))
         }
         Some(_) | None => event_type.to_string(),

@@ -68,6 +68,8 @@ pub enum LoadSource {
     Download,
     /// A patch of a release the node had.
     Delta,
+    /// Compiled into the agent: the last resort.
+    Embedded,
 }
 
 /// Data of `bundle.loaded`.

@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 use crate::digest::Sha256Digest;
 use crate::event::{
-    BundleEvent, DownloadFailed, FetchStrategy, GitFacts, Hold, LoadSource, Loaded, ObjectReference, Promoted,
-    PromotionCause, Published, RefreshAttempt, Trigger, Withdrawn,
+    BundleEvent, DownloadFailed, FallbackActivated, FallbackCause, FallbackSource, FetchStrategy, GitFacts, Hold,
+    LoadSource, Loaded, ObjectReference, Promoted, PromotionCause, Published, RefreshAttempt, RestoredRelease,
+    Reverted, TamperDetected, TamperMode, Trigger, Withdrawn,
 };
 use crate::event_chain::{EventChain, EventDraft};
 use crate::identifiers::{EventId, Incarnation};
@@ -100,6 +101,60 @@ pub(crate) fn download_failed(tag: &str) -> BundleEvent {
     .into()
 }
 
+pub(crate) fn fallback(source: FallbackSource, tag: &str) -> BundleEvent {
+    FallbackActivated {
+        bundle: "contracts".parse().unwrap(),
+        source,
+        tag: tag.parse().unwrap(),
+        tree_digest: Sha256Digest::of(tag.as_bytes()),
+        content_digest: Sha256Digest::of(tag.as_bytes()),
+        wanted_tag: None,
+        cause: FallbackCause::DownloadFailed,
+        reason: "object is missing".to_owned(),
+        remediation: "publish it again".to_owned(),
+        activation_epoch: 2,
+    }
+    .into()
+}
+
+pub(crate) fn tampered(tag: &str, healed: bool) -> BundleEvent {
+    TamperDetected {
+        bundle: "contracts".parse().unwrap(),
+        tag: tag.parse().unwrap(),
+        tree_digest: Sha256Digest::of(tag.as_bytes()),
+        changed: 1,
+        missing: 0,
+        extra: 0,
+        paths: Vec::new(),
+        mode: TamperMode::Report,
+        healed,
+        remediation: "put it back".to_owned(),
+    }
+    .into()
+}
+
+pub(crate) fn reverted(failed: &str, restored: Option<&str>) -> BundleEvent {
+    let restored = restored.map(|tag| RestoredRelease {
+        tag: tag.parse().unwrap(),
+        tree_digest: Sha256Digest::of(tag.as_bytes()),
+        content_digest: Sha256Digest::of(tag.as_bytes()),
+        source: LoadSource::Cache,
+        verified: true,
+    });
+    Reverted {
+        bundle: "contracts".parse().unwrap(),
+        tag: failed.parse().unwrap(),
+        tree_digest: Sha256Digest::of(failed.as_bytes()),
+        restored,
+        failed_epoch: 2,
+        activation_epoch: 3,
+        check: "status 1".to_owned(),
+        remediation: "publish a better one".to_owned(),
+        duration_ms: 4,
+    }
+    .into()
+}
+
 /// A minute of the test's clock.
 pub(crate) fn minute(number: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::minutes(number)
@@ -133,6 +188,13 @@ pub(crate) fn any_message() -> impl Strategy<Value = (String, Vec<u8>)> {
             download_failed(&tag),
             happened
         )),
+        ("a|b", tag, any::<bool>()).prop_map(move |(name, tag, embedded)| {
+            let source = if embedded { FallbackSource::Embedded } else { FallbackSource::LastGood };
+            stored(&node(name), fallback(source, &tag))
+        }),
+        ("a|b", tag, any::<bool>()).prop_map(move |(name, tag, healed)| stored(&node(name), tampered(&tag, healed))),
+        ("a|b", tag, proptest::option::of(tag))
+            .prop_map(move |(name, failed, restored)| stored(&node(name), reverted(&failed, restored.as_deref()))),
         tag.prop_map(|tag| of_unknown_type(&tag)),
         ("bundle\\.[a-z_]{1,8}\\.x\\.node\\.a", proptest::collection::vec(any::<u8>(), 0..40)),
     ]

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use super::{FleetHistory, StoredMessage, read};
 use crate::digest::Sha256Digest;
-use crate::event::{BundleEvent, DownloadFailed, Loaded, Promoted, Published, VerificationFailed, Withdrawn};
+use crate::event::{
+    BundleEvent, DownloadFailed, FallbackSource, Loaded, Promoted, Published, Reverted, VerificationFailed, Withdrawn,
+};
 use crate::event_envelope::EventEnvelope;
 use crate::event_type::EventType;
 use crate::identifiers::{BundleName, ChannelName, EventId, Incarnation, NodeName, Tag};
@@ -77,6 +79,10 @@ pub struct Activation {
     /// What it runs since.
     #[serde(flatten)]
     pub loaded: Loaded,
+    /// Whether the node went there for want of what was desired: back after a failed health check, or to the schemas
+    /// compiled into it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_retreat: bool,
 }
 
 /// Something a node could not do.
@@ -121,6 +127,10 @@ pub struct NodeTimeline {
     pub staged: Option<StagedRelease>,
     /// Its last failure, whether or not it has switched since.
     pub last_failure: Option<NodeFailure>,
+    /// What it runs instead of what is desired, where it said so since it last switched to a desired release.
+    pub fallback: Option<FallbackSource>,
+    /// Whether its files are not those of the release it runs, where it said so since it last switched.
+    pub tampered: bool,
     /// Its last event.
     pub last_word: Moment,
     /// The writer of its last event.
@@ -133,10 +143,19 @@ impl NodeTimeline {
         self.activations.last()
     }
 
-    /// The failure that has not been followed by a switch.
+    /// The failure that has not been followed by a switch to what was desired. Going back or over to a fallback is
+    /// none: it comes with the failure.
     pub fn failing(&self) -> Option<&NodeFailure> {
-        let switched = self.active().map_or(0, |active| active.moment.stream_sequence);
+        let chosen = self.activations.iter().rev().find(|activation| !activation.is_retreat);
+        let switched = chosen.map_or(0, |active| active.moment.stream_sequence);
         self.last_failure.as_ref().filter(|failure| failure.moment.stream_sequence > switched)
+    }
+
+    fn switched(&mut self, moment: Moment, loaded: Loaded, is_retreat: bool) {
+        self.staged = None;
+        self.fallback = None;
+        self.tampered = false;
+        self.activations.push(Activation { moment, loaded, is_retreat });
     }
 }
 
@@ -229,8 +248,7 @@ impl FleetTimeline {
             }
             BundleEvent::Loaded(data) => {
                 if let Some(node) = self.node(envelope, &data.bundle, moment) {
-                    node.staged = None;
-                    node.activations.push(Activation { moment, loaded: data.clone() });
+                    node.switched(moment, data.clone(), false);
                 }
             }
             BundleEvent::VerificationFailed(data) => {
@@ -241,6 +259,34 @@ impl FleetTimeline {
             BundleEvent::DownloadFailed(data) => {
                 if let Some(node) = self.node(envelope, &data.bundle, moment) {
                     node.last_failure = Some(download_failure(moment, data));
+                }
+            }
+            BundleEvent::FallbackActivated(data) => {
+                if let Some(node) = self.node(envelope, &data.bundle, moment) {
+                    if let Some(loaded) = data.as_loaded() {
+                        node.switched(moment, loaded, true);
+                    }
+                    node.fallback = Some(data.source);
+                }
+            }
+            BundleEvent::StaleDetected(data) => {
+                self.node(envelope, &data.bundle, moment);
+            }
+            BundleEvent::UpdateDetected(data) => {
+                self.node(envelope, &data.bundle, moment);
+            }
+            BundleEvent::TamperDetected(data) => {
+                if let Some(node) = self.node(envelope, &data.bundle, moment) {
+                    node.tampered = !data.healed;
+                }
+            }
+            BundleEvent::Reverted(data) => {
+                if let Some(node) = self.node(envelope, &data.bundle, moment) {
+                    let running = data.restored.as_ref().map_or(&data.tag, |restored| &restored.tag).clone();
+                    if let Some(loaded) = data.as_loaded() {
+                        node.switched(moment, loaded, true);
+                    }
+                    node.last_failure = Some(health_failure(moment, data, Some(running)));
                 }
             }
             // The heads say all there is to say about these.
@@ -254,6 +300,8 @@ impl FleetTimeline {
             activations: Vec::new(),
             staged: None,
             last_failure: None,
+            fallback: None,
+            tampered: false,
             last_word: moment,
             incarnation: envelope.incarnation,
         });
@@ -317,6 +365,18 @@ fn download_failure(moment: Moment, data: &DownloadFailed) -> NodeFailure {
         remediation: data.remediation.clone(),
         running_tag: data.running_tag.clone(),
         repeats: data.repeats,
+    }
+}
+
+fn health_failure(moment: Moment, data: &Reverted, running_tag: Option<Tag>) -> NodeFailure {
+    NodeFailure {
+        moment,
+        event_type: EventType::Reverted,
+        tag: data.tag.clone(),
+        what: format!("the health check failed: {}", data.check),
+        remediation: data.remediation.clone(),
+        running_tag,
+        repeats: 0,
     }
 }
 

@@ -203,6 +203,11 @@ impl Relevance {
                 | EventType::Loaded
                 | EventType::VerificationFailed
                 | EventType::DownloadFailed
+                | EventType::FallbackActivated
+                | EventType::StaleDetected
+                | EventType::UpdateDetected
+                | EventType::TamperDetected
+                | EventType::Reverted
                 | EventType::EpochStarted
                 | EventType::Other(_),
                 _,

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fleet_history::sample_events::{
-    any_message, download_failed, loaded, minute, of_unknown_type, promoted, published, stored, stored_at, withdrawn,
+    any_message, download_failed, loaded, minute, of_unknown_type, promoted, published, reverted, stored, stored_at,
+    withdrawn,
 };
 
 fn fold_into(timeline: &mut FleetTimeline, messages: &[(String, Vec<u8>)]) {
@@ -54,6 +55,22 @@ fn every_move_and_switch_is_kept_with_both_clocks() {
     assert_eq!(timeline.promotion_behind(active).unwrap().moment.stream_sequence, 4);
     let withdrawal = timeline.withdrawal_of(Sha256Digest::of(b"v2")).unwrap();
     assert_eq!((withdrawal.withdrawn.reason.as_str(), withdrawal.moment.stream_sequence), ("broken", 7));
+}
+
+#[test]
+fn a_node_that_went_back_keeps_failing_until_it_switches_by_choice() {
+    let mut messages = vec![
+        stored("/nodes/edge-1", loaded("v1")),
+        stored("/nodes/edge-1", loaded("v2")),
+        stored("/nodes/edge-1", reverted("v2", Some("v1"))),
+    ];
+    let timeline = fold(&messages);
+    let way = edge(&timeline);
+    assert_eq!(way.active().unwrap().loaded.tag.as_str(), "v1");
+    let failing = way.failing().unwrap();
+    assert_eq!((failing.tag.as_str(), failing.running_tag.as_ref().unwrap().as_str()), ("v2", "v1"));
+    messages.push(stored("/nodes/edge-1", loaded("v3")));
+    assert!(edge(&fold(&messages)).failing().is_none());
 }
 
 #[test]
