@@ -30,7 +30,7 @@ pub use self::plain_destination::{DirectoryTree, Foreign, into_directory, tree_o
 use crate::activation::activate;
 use crate::cache::{Cache, CacheLock, Current};
 use crate::durable_file::beside;
-use crate::fetch::{StageFailure, description, fetch, id_of, reuse, unpack};
+use crate::fetch::{StageFailure, cheapest_way, description, fetch, id_of, reuse, unpack};
 use crate::local_pin::LocalPin;
 use crate::node_state::ReleaseId;
 use crate::release_directory::is_contracts_bundle;
@@ -196,7 +196,8 @@ impl Origin<'_> {
         let limits = ReleaseLimits::default();
         match self {
             Self::Store { store, published, progress } => {
-                let staged = fetch(store, cache, published, limits, *progress).await?;
+                let way = cheapest_way(store, cache, published).await;
+                let staged = fetch(store, cache, published, &way, limits, *progress).await?;
                 Ok((staged.verified, staged.wire_bytes))
             }
             Self::Local(local) => Ok((unpack(cache, &local.release, local.archive.clone(), limits).await?, 0)),

@@ -71,11 +71,17 @@ impl Reporter {
     }
 
     /// A fetch begins. A retry of what failed a moment ago is no news for the log of the fleet.
-    pub(crate) async fn refresh_attempt(&self, release: &ReleaseId, base: Option<&Tag>, news: bool) {
+    pub(crate) async fn refresh_attempt(
+        &self,
+        release: &ReleaseId,
+        base: Option<&Tag>,
+        strategy: FetchStrategy,
+        news: bool,
+    ) {
         count(Operation::RefreshAttempted);
         tracing::info!(
             target: AUDIT_TARGET, event = "bundle.refresh_attempt", bundle = %self.bundle, tag = %release.tag,
-            base_tag = base.map(Tag::as_str), strategy = "archive", "fetching release"
+            base_tag = base.map(Tag::as_str), strategy = strategy.as_str(), "fetching release"
         );
         if news {
             let event = RefreshAttempt {
@@ -83,23 +89,24 @@ impl Reporter {
                 tag: release.tag.clone(),
                 tree_digest: release.tree_digest,
                 base_tag: base.cloned(),
-                strategy: FetchStrategy::Archive,
+                strategy,
             };
             self.record(event).await;
         }
     }
 
     /// A release is fetched, verified and durable.
-    pub(crate) async fn staged(&self, release: &ReleaseId, wire_bytes: u64, duration_ms: u64) {
+    pub(crate) async fn staged(&self, release: &ReleaseId, strategy: FetchStrategy, wire_bytes: u64, duration_ms: u64) {
         tracing::info!(
             target: AUDIT_TARGET, event = "bundle.staged", bundle = %self.bundle, tag = %release.tag,
-            tree_digest = %release.tree_digest, wire_bytes, duration_ms, "release staged and verified"
+            tree_digest = %release.tree_digest, strategy = strategy.as_str(), wire_bytes, duration_ms,
+            "release staged and verified"
         );
         let event = Staged {
             bundle: self.bundle.clone(),
             tag: release.tag.clone(),
             tree_digest: release.tree_digest,
-            strategy: FetchStrategy::Archive,
+            strategy,
             wire_bytes,
             duration_ms,
         };

@@ -5,6 +5,7 @@
 //! left behind is told apart from what another agent on the same cache is working on, and only the former is removed.
 
 mod leftovers;
+mod patching;
 mod tree_writer;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -23,10 +24,10 @@ use uuid::Uuid;
 
 use self::leftovers::retired_path;
 pub(crate) use self::leftovers::{remove_leftovers, retire, touch};
+pub(crate) use self::patching::PatchPlace;
 use self::tree_writer::TreeWriter;
 use crate::cache::{Cache, CacheLock};
 use crate::durable_file::sync_directory;
-use crate::release_directory::{CHECKSUM_FILE, RELEASE_JSON, checksum_line};
 
 /// A staging directory that cannot be used.
 #[derive(Debug, Error)]
@@ -73,20 +74,12 @@ impl StagingDirectory {
         }
     }
 
-    /// Makes the file that takes the archive's bytes.
-    pub(crate) fn create_archive(&self) -> Result<File, StagingError> {
-        let path = self.archive();
-        OpenOptions::new()
-            .write(true)
-            .read(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(StagingError::at(&path))
-    }
-
-    fn archive(&self) -> PathBuf {
-        self.path.join("archive.tar.zst")
+    /// Makes a file that takes an object's bytes. It has no name any more, so what is read from it is what was written
+    /// to it, and its room is free once it is closed.
+    pub(crate) fn create_object(&self) -> Result<File, StagingError> {
+        let path = self.path.join("object");
+        let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|file| fs::remove_file(&path).map(|()| file)).map_err(StagingError::at(&path))
     }
 
     fn release(&self) -> PathBuf {
@@ -105,11 +98,7 @@ impl StagingDirectory {
         stop: &CancellationToken,
     ) -> Result<VerifiedRelease, VerifyError> {
         let root = self.release();
-        let failed = |item: &str| {
-            let item = item.to_owned();
-            move |source| VerifyError::Write { item, source }
-        };
-        let mut tree = TreeWriter::create(&root).map_err(failed("release directory"))?;
+        let mut tree = TreeWriter::create(&root).map_err(write_failed("release directory"))?;
         let verified = read_archive(Stoppable { inner: archive, stop }, release, |file| {
             if stop.is_cancelled() {
                 Err(stopped())
@@ -117,12 +106,7 @@ impl StagingDirectory {
                 tree.create_file(file.path.as_str(), file.mode.node_bits())
             }
         })?;
-        let json = release.to_json().map_err(io::Error::other).map_err(failed(RELEASE_JSON))?;
-        tree.write_beside(RELEASE_JSON, &json).map_err(failed(RELEASE_JSON))?;
-        if let Some(line) = checksum_line(release, home) {
-            tree.write_beside(CHECKSUM_FILE, &line).map_err(failed(CHECKSUM_FILE))?;
-        }
-        tree.sync().map_err(failed("release directory"))?;
+        tree.complete(release, home)?;
         Ok(verified)
     }
 
@@ -181,6 +165,11 @@ impl<R: Read> Read for Stoppable<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.stop.is_cancelled() { Err(stopped()) } else { self.inner.read(buffer) }
     }
+}
+
+fn write_failed(item: &str) -> impl FnOnce(io::Error) -> VerifyError {
+    let item = item.to_owned();
+    move |source| VerifyError::Write { item, source }
 }
 
 fn stopped() -> io::Error {

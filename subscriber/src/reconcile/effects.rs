@@ -20,7 +20,7 @@ use crate::activation::activate;
 use crate::alarms::Subject;
 use crate::desired::{Answer, Head};
 use crate::failures::{FailureKey, FailureKind, Report};
-use crate::fetch::{StageFailure, StagedRelease, fetch, reuse};
+use crate::fetch::{StageFailure, StagedRelease, cheapest_way, fetch, reuse};
 use crate::local_pin::LocalPin;
 use crate::metrics::{Operation, count, note_refresh};
 use crate::node_state::ReleaseId;
@@ -172,9 +172,10 @@ impl Agent {
         let Some((_, announced)) = self.announced.clone() else { return Next::Look };
         let decided = Instant::now();
         let news = self.state.failures.attempt_is_news(&key, Utc::now());
-        self.reporter.refresh_attempt(id, self.running(), news).await;
+        let way = cheapest_way(&self.store, &self.cache, &announced).await;
+        self.reporter.refresh_attempt(id, self.running(), way.strategy(), news).await;
         let fetched = tokio::select! {
-            fetched = fetch(&self.store, &self.cache, &announced, self.limits, &()) => fetched,
+            fetched = fetch(&self.store, &self.cache, &announced, &way, self.limits, &()) => fetched,
             // Leaves nothing behind: a large release does not hold up the one that is wanted instead.
             () = self.superseded(id, wake_ups) => {
                 tracing::info!(tag = %id.tag, "fetching is given up: another release is desired now");
@@ -184,8 +185,9 @@ impl Agent {
         match fetched {
             Ok(staged) => {
                 self.damaged.remove(id);
-                self.reporter.staged(id, staged.wire_bytes, milliseconds(decided)).await;
-                self.stage(id, staged, LoadSource::Download, decided);
+                self.reporter.staged(id, staged.strategy, staged.wire_bytes, milliseconds(decided)).await;
+                let source = staged.source();
+                self.stage(id, staged, source, decided);
             }
             Err(failure) => self.failed(&key, &failure).await,
         }
