@@ -278,7 +278,7 @@ mod tests {
             let failure = StageFailure::NoRoom { needed: 2, available: 1 };
             reporter.failed(&release(), &failure, None, Some(0)).await;
             reporter.failed(&release(), &failure, None, None).await;
-            reporter.refresh_attempt(&release(), None, false).await;
+            reporter.refresh_attempt(&release(), None, FetchStrategy::Archive, false).await;
         };
         assert_eq!(recorded(say).await, 1);
     }

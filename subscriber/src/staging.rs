@@ -184,7 +184,7 @@ mod tests {
     use shared::limits::ReleaseLimits;
 
     use super::*;
-    use crate::release_directory::ReleaseDirectory;
+    use crate::release_directory::{CHECKSUM_FILE, ReleaseDirectory, checksum_line};
     use crate::test_releases::{archive_of, contracts_files, contracts_release, release_of, store_release};
 
     const FILES_V1: [(&str, &str); 2] = [("a.json", "{}"), ("deep/er/b.wasm", "x")];
