@@ -15,6 +15,8 @@ mod containers;
 #[cfg(test)]
 mod contracts_validate;
 #[cfg(test)]
+mod deltas;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod doctor;
