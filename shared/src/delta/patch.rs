@@ -3,6 +3,8 @@
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::ops::Range;
 
+use zstd::zstd_safe::CParameter;
+
 use super::NUMBER_BYTES;
 use super::window::MAX_WINDOW_LOG;
 
@@ -11,12 +13,17 @@ const WINDOW_LOGS: Range<u32> = 10..MAX_WINDOW_LOG as u32 + 2;
 /// From this window on the match finder's tables no longer reach over all of it, and long matches are looked for too.
 const LONG_MATCHES_FROM: u32 = 24;
 
+/// One byte below the largest: zstd 1.5.7 looks for places to split full blocks at, and a patch of a large file, which is
+/// almost nothing but the beginnings of blocks, becomes a sixth larger by it.
+const LARGEST_BLOCK: u32 = (128 << 10) - 1;
+
 /// Compresses `content`, of exactly `size` bytes, with a prefix.
 pub(super) fn compress(content: &mut dyn Read, size: u64, prefix: &[u8], level: i32) -> io::Result<Vec<u8>> {
     let mut encoder = zstd::Encoder::with_ref_prefix(Vec::new(), level, prefix)?;
     let largest = size.max(prefix.len() as u64).max(1);
     let window = (largest.ilog2() + 1).clamp(WINDOW_LOGS.start, WINDOW_LOGS.end - 1);
     encoder.window_log(window)?;
+    encoder.set_parameter(CParameter::MaxBlockSize(LARGEST_BLOCK))?;
     if window >= LONG_MATCHES_FROM {
         encoder.long_distance_matching(true)?;
     }
