@@ -316,6 +316,7 @@ mod tests {
             ["--timestamp", "yesterday"],
             ["--repository", "a\nb"],
             ["--replicas", "0"],
+            ["--deltas", "17"],
             ["--trigger", "push"],
         ] {
             assert!(parsed(&arguments).is_err(), "{arguments:?}");
