@@ -129,16 +129,19 @@ impl AgentSide {
         if presence.is_none() && !matches!(LocalPin::load(&Cache::new(&destination.absolute)), Ok(Some(_)) | Err(_)) {
             return Ok(Self::None);
         }
-        let said = presence.and_then(|presence| presence.facts);
-        if let Some(said) = said.as_ref().filter(|said| &said.bundle != bundle) {
+        let facts_of_agent = presence.and_then(|presence| presence.facts);
+        let said = facts_of_agent.as_ref().and_then(|agent| agent.on(&destination.absolute, bundle));
+        if let (Some(agent), Some(said)) = (&facts_of_agent, said)
+            && &said.bundle != bundle
+        {
             bail!(
-                "`{}` is the cache of node `{}`, which runs bundle `{}`: choose another --dest",
+                "`{}` is the cache of node `{}`, which runs bundle `{}` there: choose another --dest",
                 destination.given.display(),
-                said.node,
+                agent.node,
                 said.bundle
             );
         }
-        if let Some(tag) = said.as_ref().and_then(|said| said.tag.as_ref()) {
+        if let Some(tag) = said.and_then(|said| said.tag.as_ref()) {
             if tag != &release.tag {
                 note(&format!(
                     "The agent on this cache is pinned to `{tag}` by its own settings (DEMON_CONTRACTS_TAG) and returns to it."
@@ -146,7 +149,7 @@ impl AgentSide {
             }
             return Ok(Self::Follows);
         }
-        let channel = match said.and_then(|said| said.channel) {
+        let channel = match said.and_then(|said| said.channel.clone()) {
             Some(channel) => channel,
             None => DEFAULT_CHANNEL.parse()?,
         };
@@ -291,6 +294,11 @@ mod tests {
         assert!(matches!(following.side("contracts", Some("v1")).unwrap(), AgentSide::Follows));
         let refused = following.side("policies", Some("v2")).unwrap_err().to_string();
         assert!(refused.contains("node `edge-1`, which runs bundle `contracts`"), "{refused}");
+        let several = r#"{"node":"edge-1","process_id":1,"bundles":[{"bundle":"contracts","channel":"production"},
+            {"bundle":"policies","tag":"p1"}]}"#;
+        let AgentSide::Keeps(_, channel) = World::new(Some(several)).side("contracts", None).unwrap() else { panic!() };
+        assert_eq!(channel.as_str(), "production");
+        assert!(matches!(World::new(Some(several)).side("policies", None).unwrap(), AgentSide::Follows));
         let pinned = World::new(Some(r#"{"node":"edge-1","bundle":"contracts","tag":"v9","process_id":1}"#));
         assert!(matches!(pinned.side("contracts", Some("v2")).unwrap(), AgentSide::Follows));
         // An agent of an earlier version says nothing: the default channel is taken.

@@ -6,10 +6,10 @@
 mod agent;
 mod arguments;
 mod cache;
-mod check;
+pub(crate) mod check;
 mod environment;
 mod github;
-mod server;
+pub(crate) mod server;
 mod support_archive;
 
 use std::process::ExitCode;
@@ -30,6 +30,7 @@ pub(crate) use self::arguments::DoctorArguments;
 use self::arguments::Source;
 use self::check::{Check, Outcome};
 use self::environment::Variables;
+use crate::agent_api::AgentApi;
 use crate::environment_masking::scrubbed;
 use crate::output::{self, OutputFormat, print_document, print_rows, printable, table};
 
@@ -56,9 +57,9 @@ pub(crate) async fn run(arguments: DoctorArguments) -> anyhow::Result<ExitCode> 
     let secrets = secrets(&arguments, &variables);
     let settings = arguments.connection.settings("demonctl", "_INBOX")?;
     let limit = arguments.check_timeout;
-    let key = arguments.key();
+    let api = AgentApi { url: arguments.agent_url.clone(), key: arguments.key(), admin_token: None, limit };
     let ((agent, status), (mut nats, connection), github) = tokio::join!(
-        agent::check(&arguments.agent_url, key.as_ref(), limit),
+        agent::check(&api),
         async {
             let late = || vec![late("nats_reachable", limit), Check::not_checked("nats_login", "NATS was not reached")];
             timeout(limit, server::connect(&settings)).await.unwrap_or_else(|_| (late(), None))

@@ -4,8 +4,10 @@
 //! the work. Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 3 done but not every node
 //! followed in time (`--wait`), 130 and 143 stopped by Ctrl-C or SIGTERM.
 
+mod agent_api;
 mod bisect;
 mod blame;
+mod bootstrap;
 mod bundle;
 mod channel;
 mod checkout;
@@ -43,7 +45,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde_json::Value;
-use shared::daemon::{ErrorChain, LogFormat, LogOutput, initialise_log};
+use shared::daemon::{ErrorChain, LogFormat, LogOutput, initialise_audit_output, initialise_log};
 use streams::empty_variables::ignored;
 
 /// Bundle distribution on NATS JetStream: push verified bundles to a fleet and replay what happened.
@@ -103,6 +105,8 @@ enum Command {
     Bisect(Box<bisect::BisectArguments>),
     /// Check everything a node hangs on, with a remedy for what fails, and collect it for support.
     Doctor(Box<doctor::DoctorArguments>),
+    /// Load this node's bundle once, or ask the agent that runs here; with --verify, check that all of it is there.
+    Bootstrap(Box<bootstrap::BootstrapArguments>),
     /// Change the file of variables that the systemd units read.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -138,6 +142,7 @@ impl Command {
             Self::Blame(arguments) => arguments.settings(),
             Self::Bisect(arguments) => arguments.settings(),
             Self::Doctor(arguments) => arguments.settings(),
+            Self::Bootstrap(arguments) => arguments.settings(),
             Self::Config(command) => Ok(command.settings()),
             Self::Completions(arguments) => Ok(arguments.settings()),
             Self::Man(arguments) => Ok(arguments.settings()),
@@ -177,6 +182,11 @@ fn main() -> ExitCode {
         Command::Blame(arguments) => in_runtime(blame::run(*arguments)),
         Command::Bisect(arguments) => in_runtime(bisect::run(*arguments)),
         Command::Doctor(arguments) => in_runtime(doctor::run(*arguments)),
+        Command::Bootstrap(arguments) => {
+            // Its data are the audit lines.
+            initialise_audit_output(LOG_FILTER);
+            in_runtime(bootstrap::run(*arguments))
+        }
         Command::Config(command) => config::run(command),
         Command::Completions(arguments) => completions::print_completions(&arguments, CommandLine::command()),
         Command::Man(arguments) => completions::write_pages(&arguments, CommandLine::command()),

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "http")]
 pub mod api_keys;
+pub mod crash_point;
 #[cfg(feature = "http")]
 pub mod http_server;
 
@@ -10,8 +11,11 @@ use std::fmt;
 use std::io::{self, IsTerminal as _};
 
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
+use tracing_subscriber::fmt as log_format;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Target of the log lines that repeat an audit event, so that `RUST_LOG=runtime::audit=info` shows just them.
 pub const AUDIT_TARGET: &str = "runtime::audit";
@@ -72,6 +76,27 @@ pub fn initialise_log(format: LogFormat, output: LogOutput, default_filter: &str
         }
         LogFormat::Text => subscriber.compact().try_init(),
     };
+}
+
+/// Sets the process's log up for a command whose data is what happened: the audit lines go to standard output, whatever
+/// `RUST_LOG` says, each as one compact JSON object as a daemon writes it; everything else goes to standard error as text.
+pub fn initialise_audit_output(default_filter: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let audit = log_format::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_writer(io::stdout)
+        .log_internal_errors(false)
+        .with_filter(filter_fn(|metadata| metadata.target() == AUDIT_TARGET));
+    let rest = log_format::layer()
+        .compact()
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .log_internal_errors(false)
+        .with_filter(filter_fn(|metadata| metadata.target() != AUDIT_TARGET).and(filter));
+    let _ = tracing_subscriber::registry().with(audit).with(rest).try_init();
 }
 
 /// A token that is cancelled by the first SIGINT or SIGTERM. A second signal ends the process at once, with

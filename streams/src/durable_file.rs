@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use shared::daemon::crash_point::CrashPoint;
+
 /// Replaces a file's content. After it returns, the file holds the new content even after a power failure; before,
 /// the old one. The file is readable for its owner only.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -16,16 +18,22 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(content)?;
+    CrashPoint::OutboxFileWritten.reach();
     file.sync_all()?;
+    CrashPoint::OutboxFileSynced.reach();
     drop(file);
     fs::rename(&temporary, path)?;
+    CrashPoint::OutboxFileRenamed.reach();
     sync_parent(path)
 }
 
 /// Removes a file for good; one that is gone already is as well.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Ok(()) => sync_parent(path),
+        Ok(()) => {
+            CrashPoint::OutboxFileRemoved.reach();
+            sync_parent(path)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::daemon::crash_point::CrashPoint;
 use shared::digest::Sha256Digest;
 use shared::event_chain::{EventChain, EventDraft, SealedEvent};
 use shared::event_envelope::EnvelopeError;
@@ -22,12 +23,17 @@ use self::chain_file::ChainFile;
 pub use self::chain_file::ChainFileError;
 use crate::event_log::{AppendError, Appended, Attempts, EventLog, Expectation};
 
+/// Stored events whose ids are remembered. Whoever records an event again after a crash is at most a few events late.
+const MOST_RECENT: usize = 64;
+
 /// Where a writer stands: all that a restart needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WriterState {
     pub(crate) chain: EventChain,
     /// The last event that was stored: a queue removes its entry by it.
     pub(crate) last_stored: Option<EventId>,
+    /// The last few before and with it, oldest first: one of them that is recorded again is in the log already.
+    pub(crate) stored_recently: Vec<EventId>,
     /// The event whose fate is unknown.
     pub(crate) in_flight: Option<InFlight>,
 }
@@ -41,7 +47,12 @@ pub(crate) struct InFlight {
 
 impl WriterState {
     fn new(incarnation: Incarnation, predecessor: Option<Sha256Digest>) -> Self {
-        Self { chain: EventChain::new(incarnation, predecessor), last_stored: None, in_flight: None }
+        Self {
+            chain: EventChain::new(incarnation, predecessor),
+            last_stored: None,
+            stored_recently: Vec::new(),
+            in_flight: None,
+        }
     }
 
     fn sending(&self, in_flight: InFlight) -> Self {
@@ -49,7 +60,11 @@ impl WriterState {
     }
 
     fn stored(&self, event: &SealedEvent) -> Self {
-        Self { chain: self.chain.after(event), last_stored: Some(event.id), in_flight: None }
+        let mut stored_recently = self.stored_recently.clone();
+        stored_recently.push(event.id);
+        let surplus = stored_recently.len().saturating_sub(MOST_RECENT);
+        stored_recently.drain(..surplus);
+        Self { chain: self.chain.after(event), last_stored: Some(event.id), stored_recently, in_flight: None }
     }
 
     /// The event in flight is certainly not in the log: its number is free again.
@@ -119,6 +134,11 @@ impl EventWriter {
         self.state.last_stored
     }
 
+    /// The events that this incarnation stored last, as many as are remembered.
+    pub(crate) fn stored_recently(&self) -> &[EventId] {
+        &self.state.stored_recently
+    }
+
     /// The event whose fate is unknown, if any.
     pub fn in_flight(&self) -> Option<EventId> {
         self.state.in_flight.as_ref().map(|in_flight| in_flight.event.id)
@@ -152,6 +172,7 @@ impl EventWriter {
         } else {
             let event = self.state.chain.seal(&self.source, draft).map_err(WriteError::Seal)?;
             self.change(self.state.sending(InFlight { event, expectation })).await.map_err(WriteError::State)?;
+            CrashPoint::EventSealed.reach();
             Attempts::None
         };
         match self.send(log, attempts, patience).await? {
@@ -176,7 +197,9 @@ impl EventWriter {
         let Some(InFlight { event, expectation }) = self.state.in_flight.clone() else { return Ok(None) };
         match log.append_after(attempts, &event, &expectation, patience).await {
             Ok(appended) => {
+                CrashPoint::EventConfirmed.reach();
                 self.change(self.state.stored(&event)).await.map_err(WriteError::State)?;
+                CrashPoint::EventStored.reach();
                 Ok(Some(appended))
             }
             Err(error) => {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use shared::daemon::ErrorChain;
+use shared::daemon::crash_point::CrashPoint;
 use shared::digest::Sha256Digest;
 use shared::event_chain::EventDraft;
 use shared::event_envelope::EnvelopeError;
@@ -72,8 +73,8 @@ pub struct Outbox {
 struct Inner {
     node: NodeName,
     queue: Queue,
-    /// The last event that an earlier process stored.
-    stored_before: Option<EventId>,
+    /// The last events that earlier processes stored.
+    stored_before: Vec<EventId>,
     /// Locked by whoever runs: there is one writer.
     writer: Mutex<EventWriter>,
     incarnation: Incarnation,
@@ -87,10 +88,10 @@ impl Outbox {
     pub fn open(directory: &Path, node: NodeName) -> Result<Self, OutboxError> {
         let writer = EventWriter::open(directory, Source::Node(node.clone())).map_err(OutboxError::Writer)?;
         let queue = Queue::open(directory, MAX_WAITING).map_err(OutboxError::Queue)?;
-        let stored_before = writer.last_stored();
-        if let Some(stored) = stored_before {
-            // The process ended between storing it and removing its entry.
-            queue.remove(stored).map_err(OutboxError::Queue)?;
+        let stored_before = writer.stored_recently().to_vec();
+        for stored in &stored_before {
+            // A process ended between storing it and removing its entry, or could not remove it.
+            queue.remove(*stored).map_err(OutboxError::Queue)?;
         }
         let (status, _) = watch::channel(OutboxStatus { waiting: queue.len(), ..OutboxStatus::default() });
         let incarnation = writer.chain().incarnation;
@@ -119,7 +120,7 @@ impl Outbox {
     /// Makes an event durable, to be sent in the order of these calls. After it returns, no crash loses the event. One that
     /// is recorded again under the same id, because a crash came before its caller had noted the first time, counts once.
     pub async fn record(&self, draft: EventDraft) -> Result<(), RecordError> {
-        if self.inner.stored_before == Some(draft.id) {
+        if self.inner.stored_before.contains(&draft.id) {
             return Ok(());
         }
         let inner = Arc::clone(&self.inner);
@@ -236,9 +237,12 @@ impl Sending<'_> {
     }
 
     async fn advance(&self, last: u64) {
-        if let Some(stored) = self.writer.last_stored()
-            && let Err(error) = self.on_disk(move |queue| queue.remove(stored)).await
-        {
+        let removed = match self.writer.last_stored() {
+            Some(stored) => self.on_disk(move |queue| queue.remove(stored)).await,
+            None => Ok(()),
+        };
+        CrashPoint::EntryRemoved.reach();
+        if let Err(error) = removed {
             // It is in the log; the entry is removed at the next start.
             tracing::error!(error = %ErrorChain(&error), "an entry of the outbox cannot be removed");
         }

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use shared::daemon::crash_point::CrashPoint;
 use shared::release::Release;
 use shared::verification::VerifiedRelease;
 use thiserror::Error;
@@ -26,6 +27,16 @@ const FLAT_VIEW: [(&str, &str); 3] = [
     ("manifest.json", "current/files/manifest.json"),
     ("bundle.sha256", "current/bundle.sha256"),
 ];
+
+/// Between the steps of placing a link: made, synced, renamed, durable.
+const CURRENT_STEPS: [CrashPoint; 4] = [
+    CrashPoint::CurrentLinkMade,
+    CrashPoint::CurrentLinkSynced,
+    CrashPoint::CurrentRenamed,
+    CrashPoint::CurrentDurable,
+];
+const VIEW_STEPS: [CrashPoint; 4] =
+    [CrashPoint::ViewLinkMade, CrashPoint::ViewLinkSynced, CrashPoint::ViewRenamed, CrashPoint::ViewDurable];
 
 /// A switch that did not happen, or whose durability is not known.
 #[derive(Debug, Error)]
@@ -55,6 +66,7 @@ pub(crate) enum ActivationError {
 /// A crash at any instruction leaves the old or the new release current; the flat view follows `current` by itself,
 /// and what is missing of it is placed by [`repair_flat_view`] at the next start.
 pub(crate) fn activate(cache: &Cache, lock: &CacheLock, release: &VerifiedRelease) -> Result<(), ActivationError> {
+    CrashPoint::SwitchBegun.reach();
     let tag = release.release().tag();
     let home = cache.release(tag);
     if !says_to_be(&home, &id_of(release.release())) {
@@ -67,6 +79,7 @@ pub(crate) fn activate(cache: &Cache, lock: &CacheLock, release: &VerifiedReleas
         Current::Release(old) => {
             // Its time says until when it was in use. A release that is gone needs no time.
             let _ = touch(&cache.release(&old));
+            CrashPoint::OldReleaseTouched.reach();
             place_link(cache, lock, CURRENT, &target_of(release.release()))?;
         }
         Current::Absent | Current::Foreign => place_link(cache, lock, CURRENT, &target_of(release.release()))?,
@@ -84,6 +97,7 @@ pub(crate) fn repair_flat_view(cache: &Cache, lock: &CacheLock, release: &Releas
         let path = cache.root().join(name);
         if leads_to(&path, target) {
             remove_file_if_present(&path).map_err(|source| ActivationError::Link { path, source })?;
+            CrashPoint::ViewRemoved.reach();
         }
     }
     Ok(())
@@ -118,16 +132,24 @@ fn target_of(release: &Release) -> String {
 fn place_link(cache: &Cache, _lock: &CacheLock, name: &str, target: &str) -> Result<(), ActivationError> {
     let path = cache.root().join(name);
     let temporary = cache.root().join(format!(".{name}.new"));
+    let [made, synced, renamed, durable] = if name == CURRENT { CURRENT_STEPS } else { VIEW_STEPS };
     let place = || -> io::Result<()> {
         remove_file_if_present(&temporary)?;
         symlink(target, &temporary)?;
+        made.reach();
         sync_directory(cache.root())?;
+        synced.reach();
         fs::rename(&temporary, &path)?;
-        sync_directory(cache.root())
+        renamed.reach();
+        sync_directory(cache.root())?;
+        durable.reach();
+        Ok(())
     };
     place().map_err(|source| ActivationError::Link { path: path.clone(), source })
 }
 
+#[cfg(test)]
+mod many_switches;
 #[cfg(test)]
 mod tests {
     use shared::limits::ReleaseLimits;

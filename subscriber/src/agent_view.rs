@@ -1,4 +1,4 @@
-//! What an agent shows of itself, as of one instant: plain data, made by the reconcile loop and judged here.
+//! What an agent shows of one of its bundles, as of one instant: plain data, made by the reconcile loop and judged here.
 
 use std::path::PathBuf;
 
@@ -6,21 +6,26 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use shared::identifiers::Tag;
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, BundleConfig};
 use crate::failures::FailureKind;
 use crate::node_report::NodeReport;
 
-/// Everything that is shown.
+/// Everything that is shown of one bundle.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any may hold beside any other")]
 pub(crate) struct AgentView {
-    /// The node's entry in the node table.
+    /// What the node table says of it.
     pub report: NodeReport,
     /// Loading of bundles is switched off.
     pub disabled: bool,
     /// The cache directory.
     pub cache: PathBuf,
+    /// Whether the log has said, since the start, what this node should run.
+    pub looked: bool,
     /// Whether a connection stands.
     pub connected: bool,
+    /// The running release was found in place at the start, and its files are being compared.
+    pub verifying: bool,
     /// What the server or the network said last where none stands.
     pub connection_fault: Option<String>,
     /// Commit of the running release, where known.
@@ -29,8 +34,23 @@ pub(crate) struct AgentView {
     pub manifest: Option<ManifestFacts>,
     /// Why the desired release does not run.
     pub trouble: Option<Trouble>,
+    /// The trial of the running release, while it lasts.
+    pub trial: Option<TrialView>,
     /// When any of this last changed.
     pub changed_at: DateTime<Utc>,
+}
+
+/// A release that runs and has not yet proved itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TrialView {
+    /// The release.
+    pub tag: Tag,
+    /// Number of the switch to it.
+    pub activation_epoch: u64,
+    /// Since when, by this node's clock.
+    pub since: DateTime<Utc>,
+    /// What the last check found wrong, where that does not count yet.
+    pub complaint: Option<String>,
 }
 
 /// What the agent reads from a contracts release's `manifest.json`.
@@ -71,6 +91,8 @@ pub(crate) enum Cause {
     Failed(FailureKind),
     /// It is withdrawn; another one runs instead.
     Withdrawn,
+    /// It ran and failed its health check; another one runs instead, where there is one.
+    Rejected,
 }
 
 /// The one word for how a bundle stands. The words of the API and the metric; the latter calls one of them otherwise.
@@ -133,17 +155,20 @@ impl BundleState {
 
 impl AgentView {
     /// What is shown before anything is known but the node's own words.
-    pub(crate) fn at_start(report: NodeReport, config: &AgentConfig) -> Self {
+    pub(crate) fn at_start(report: NodeReport, config: &AgentConfig, target: &BundleConfig) -> Self {
         Self {
             changed_at: report.started_at,
             report,
-            disabled: config.skip_contract_bundle,
-            cache: config.cache.clone(),
+            disabled: config.emergency.skip_contract_bundle,
+            cache: target.cache.clone(),
+            looked: false,
             connected: false,
+            verifying: false,
             connection_fault: None,
             git_sha: None,
             manifest: None,
             trouble: None,
+            trial: None,
         }
     }
 
@@ -155,8 +180,8 @@ impl AgentView {
         match self.trouble.as_ref().map(|trouble| trouble.cause) {
             Some(Cause::Failed(FailureKind::Verification)) => return BundleState::VerificationFailed,
             Some(Cause::Failed(FailureKind::Download)) => return BundleState::DownloadError,
-            Some(Cause::Withdrawn) if self.report.active.is_some() => return BundleState::UsingFallback,
-            Some(Cause::Withdrawn) | None => {}
+            Some(Cause::Withdrawn | Cause::Rejected) if self.uses_fallback() => return BundleState::UsingFallback,
+            Some(Cause::Withdrawn | Cause::Rejected) | None => {}
         }
         match &self.report.active {
             None if self.unreachable().is_some() => BundleState::DownloadError,
@@ -173,7 +198,15 @@ impl AgentView {
 
     /// Whether another release than the desired one serves.
     pub(crate) fn uses_fallback(&self) -> bool {
-        !self.disabled && self.trouble.is_some() && self.report.active.is_some()
+        let Some(active) = &self.report.active else { return false };
+        let is_other = |trouble: &Trouble| trouble.cause != Cause::Rejected || trouble.tag != active.tag;
+        !self.disabled && self.trouble.as_ref().is_some_and(is_other)
+    }
+
+    /// Whether the running release failed its health check, and there is no other.
+    pub(crate) fn runs_rejected(&self) -> bool {
+        let rejected = self.trouble.as_ref().filter(|trouble| trouble.cause == Cause::Rejected);
+        rejected.zip(self.report.active.as_ref()).is_some_and(|(rejected, active)| rejected.tag == active.tag)
     }
 
     /// Age of the running release, by its manifest. A time that lies ahead counts as no age.
@@ -227,11 +260,14 @@ pub(crate) mod tests {
             },
             disabled: false,
             cache: PathBuf::from(".demon/contracts"),
+            looked: true,
             connected: true,
+            verifying: false,
             connection_fault: None,
             git_sha: None,
             manifest: Some(ManifestFacts { timestamp: at(0, 0), git: ManifestGit { sha: "0".repeat(40) } }),
             trouble: None,
+            trial: None,
             changed_at: at(1, 0),
         }
     }

@@ -1,6 +1,8 @@
-//! What is wrong with this node right now, one text for each subject, said once when it changes.
+//! What is wrong with a bundle or the whole node right now, one text for each subject, said once when it changes.
 
 use std::collections::BTreeMap;
+
+use shared::identifiers::BundleName;
 
 /// What an alarm is about. Each subject has at most one alarm at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,25 +23,36 @@ pub(crate) enum Subject {
     Rival,
     /// Events do not get through.
     Outbox,
+    /// The application could not be told of a switch.
+    SwitchHook,
 }
 
 /// The alarms that are on.
 #[derive(Debug, Default)]
-pub(crate) struct Alarms(BTreeMap<Subject, String>);
+pub(crate) struct Alarms {
+    on: BTreeMap<Subject, String>,
+    /// The bundle they are about; none for those of the whole node.
+    bundle: Option<BundleName>,
+}
 
 impl Alarms {
+    /// The alarms of one bundle.
+    pub(crate) fn of(bundle: BundleName) -> Self {
+        Self { bundle: Some(bundle), ..Self::default() }
+    }
+
     /// Raises an alarm; logged where it says something new.
     pub(crate) fn raise(&mut self, subject: Subject, text: String) {
-        if self.0.get(&subject) != Some(&text) {
-            tracing::warn!(alarm = ?subject, "{text}");
-            self.0.insert(subject, text);
+        if self.on.get(&subject) != Some(&text) {
+            tracing::warn!(bundle = self.bundle(), alarm = ?subject, "{text}");
+            self.on.insert(subject, text);
         }
     }
 
     /// Ends an alarm; logged where it was on.
     pub(crate) fn clear(&mut self, subject: Subject) {
-        if let Some(text) = self.0.remove(&subject) {
-            tracing::info!(alarm = ?subject, "over: {text}");
+        if let Some(text) = self.on.remove(&subject) {
+            tracing::info!(bundle = self.bundle(), alarm = ?subject, "over: {text}");
         }
     }
 
@@ -51,9 +64,13 @@ impl Alarms {
         }
     }
 
+    fn bundle(&self) -> Option<&str> {
+        self.bundle.as_ref().map(BundleName::as_str)
+    }
+
     /// Their texts, in a fixed order.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
-        self.0.values().map(String::as_str)
+        self.on.values().map(String::as_str)
     }
 }
 

@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use shared::daemon::crash_point::CrashPoint;
 use shared::identifiers::Tag;
 use thiserror::Error;
 
@@ -124,6 +125,7 @@ impl Cache {
         }
         for (path, mode) in [(self.releases(), 0o755), (self.staging(), 0o700)] {
             create_directory(&path, mode).map_err(failed(&path))?;
+            CrashPoint::CacheDirectoryMade.reach();
         }
         Ok(())
     }

@@ -1,29 +1,34 @@
 //! What an agent is told: flags, environment variables, defaults, and the one check that reports every fault at once.
 //!
-//! The only place of this crate that knows an option's name. Nothing else reads the environment.
+//! The only place of this crate that knows an option's name. Nothing else reads the environment. Each topic has a file of
+//! its own: its options as they come, and its settings once they are checked. They count for every bundle; what may
+//! differ between bundles stands in [`BundleConfig`].
 
+mod after_switch;
+mod bundles;
+mod emergency;
 mod faults;
 mod http;
-
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
+mod strict;
+mod timing;
+mod values;
 
 use clap::{Args, ValueEnum};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use shared::daemon::LogFormat;
-use shared::identifiers::{BundleName, ChannelName, NodeName, Tag};
-use streams::connection_arguments::{ConnectionArguments, parse_duration};
+use shared::identifiers::NodeName;
+use streams::connection_arguments::ConnectionArguments;
 use streams::connection_settings::ConnectionSettings;
 
+pub use self::after_switch::{AfterSwitchArguments, AfterSwitchConfig};
+pub(crate) use self::bundles::overlap;
+pub use self::bundles::{BundleArguments, BundleConfig, BundlesConfig, Follow};
+pub use self::emergency::{EmergencyArguments, EmergencyConfig};
 pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
-use crate::failures::RetryBounds;
-
-/// A "tag" that means: follow the channel.
-const UNPINNED: &str = "contracts-latest";
-const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(1));
-const RETRY_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_hours(24));
+pub use self::strict::{Requirement, StrictArguments};
+pub use self::timing::{TimingArguments, TimingConfig};
+use self::values::parsed;
 
 /// Options of the agent. Durations are a whole number with `ms`, `s` or `m`.
 // Most values stay text here, so that all faults can be reported at once.
@@ -33,42 +38,17 @@ pub struct AgentArguments {
     #[arg(long, env = "DEMON_NODE_ID", value_name = "NAME")]
     pub node: Option<String>,
 
-    /// Bundle to run
-    #[arg(long, env = "DEMON_BUNDLE", value_name = "NAME", default_value = "contracts")]
-    pub bundle: String,
+    /// The bundles, and where they live.
+    #[command(flatten)]
+    pub bundles: BundleArguments,
 
-    /// Channel to follow
-    #[arg(long, env = "DEMON_CHANNEL", value_name = "NAME", default_value = "latest")]
-    pub channel: String,
+    /// How often to look, and when to try again.
+    #[command(flatten)]
+    pub timing: TimingArguments,
 
-    /// Run the release of this tag, wherever the channel points; `contracts-latest` means: follow the channel
-    #[arg(long, env = "DEMON_CONTRACTS_TAG", value_name = "TAG")]
-    pub tag: Option<String>,
-
-    /// Directory that holds the releases; may be deleted at any time, the agent fills it again
-    #[arg(long, env = "DEMON_CONTRACTS_CACHE", value_name = "DIRECTORY", default_value = ".demon/contracts")]
-    pub cache: PathBuf,
-
-    /// Directory of this agent's memory and of events not yet sent; one agent each [default: `agent` beside the cache]
-    #[arg(long, env = "DEMON_STATE_DIR", value_name = "DIRECTORY")]
-    pub state_dir: Option<PathBuf>,
-
-    /// Time between two looks at the log and two heartbeats, give or take a fifth: 100ms to 60m. News arrives at once,
-    /// whatever is set here
-    #[arg(long, env = "DEMON_INTERVAL", value_name = "DURATION", default_value = "30s")]
-    pub interval: String,
-
-    /// How many old releases stay in the cache beside the current one; the one before it always stays
+    /// How many old releases of a bundle stay in its cache beside the current one; the one before it always stays
     #[arg(long, env = "DEMON_KEEP_RELEASES", value_name = "NUMBER", default_value = "3")]
     pub keep_releases: String,
-
-    /// Time before a failed release is tried again the first time; doubled with each failure
-    #[arg(long, env = "DEMON_RETRY_FIRST", value_name = "DURATION", default_value = "1s")]
-    pub retry_first: String,
-
-    /// Longest time before a failed release is tried again
-    #[arg(long, env = "DEMON_RETRY_LONGEST", value_name = "DURATION", default_value = "5m")]
-    pub retry_longest: String,
 
     /// Form of the log on standard output; `RUST_LOG` says how much of it
     #[arg(long, env = "DEMON_LOG_FORMAT", value_name = "FORMAT", default_value = "json", value_enum)]
@@ -78,9 +58,13 @@ pub struct AgentArguments {
     #[arg(long, env = "DEMON_PRINT_CONFIG", value_parser = clap::builder::BoolishValueParser::new())]
     pub print_config: bool,
 
-    /// Emergency only: load no bundle and ask for none; true for `1`, `true`, `yes` and `on`, false for anything else
-    #[arg(long, env = "DEMON_SKIP_CONTRACT_BUNDLE", value_name = "FLAG", num_args = 0..=1, default_missing_value = "1")]
-    pub skip_contract_bundle: Option<String>,
+    /// Switches for emergencies.
+    #[command(flatten)]
+    pub emergency: EmergencyArguments,
+
+    /// What follows a switch.
+    #[command(flatten)]
+    pub after_switch: AfterSwitchArguments,
 
     /// The HTTP interface.
     #[command(flatten)]
@@ -109,62 +93,26 @@ impl From<LogFormatArgument> for LogFormat {
     }
 }
 
-/// What decides which release a node should run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Follow {
-    /// Whatever this channel points at.
-    Channel(ChannelName),
-    /// One release, for good.
-    Tag(Tag),
-}
-
-impl Follow {
-    /// The channel, where one is followed.
-    pub fn channel(&self) -> Option<&ChannelName> {
-        match self {
-            Self::Channel(channel) => Some(channel),
-            Self::Tag(_) => None,
-        }
-    }
-
-    /// The tag, where one release is followed for good.
-    pub fn tag(&self) -> Option<&Tag> {
-        match self {
-            Self::Channel(_) => None,
-            Self::Tag(tag) => Some(tag),
-        }
-    }
-}
-
 /// Settings of an agent, each of them checked. Serialising it masks every secret.
 #[derive(Debug, Clone, Serialize)]
 pub struct AgentConfig {
     /// The node's name.
     pub node: NodeName,
-    /// The bundle it runs.
-    pub bundle: BundleName,
-    /// Which release of it.
-    pub follow: Follow,
-    /// The cache directory, absolute.
-    pub cache: PathBuf,
-    /// The state directory, absolute.
-    pub state_dir: PathBuf,
-    /// Time between two looks at the log.
-    #[serde(serialize_with = "as_text")]
-    pub interval: Duration,
-    /// Old releases that stay in the cache.
+    /// The bundles, and where they live.
+    #[serde(flatten)]
+    pub bundles: BundlesConfig,
+    /// How often to look, and when to try again.
+    #[serde(flatten)]
+    pub timing: TimingConfig,
+    /// Old releases that stay in a bundle's cache.
     pub keep_releases: usize,
-    /// Time before a failed release is tried again the first time.
-    #[serde(serialize_with = "as_text")]
-    pub retry_first: Duration,
-    /// Longest time before a failed release is tried again.
-    #[serde(serialize_with = "as_text")]
-    pub retry_longest: Duration,
     /// Form of the log.
     pub log_format: LogFormat,
-    /// Loading of bundles is switched off.
-    pub skip_contract_bundle: bool,
+    /// Switches for emergencies.
+    #[serde(flatten)]
+    pub emergency: EmergencyConfig,
+    /// What follows a switch.
+    pub after_switch: AfterSwitchConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// What is odd about the options without being a fault.
@@ -172,12 +120,6 @@ pub struct AgentConfig {
     pub warnings: Vec<String>,
     /// How to reach the server.
     pub connection: ConnectionSettings,
-}
-
-impl AgentConfig {
-    pub(crate) fn retry(&self) -> RetryBounds {
-        RetryBounds { first: self.retry_first, longest: self.retry_longest }
-    }
 }
 
 impl AgentArguments {
@@ -189,71 +131,34 @@ impl AgentArguments {
 
     fn check_on(&self, host: &str) -> Result<AgentConfig, ConfigFaults> {
         let mut faults = ConfigFaults::default();
-        let node = self.checked_node(host, &mut faults);
-        let bundle: Option<BundleName> = parsed(&self.bundle, "--bundle (DEMON_BUNDLE)", &mut faults);
-        let channel = parsed(&self.channel, "--channel (DEMON_CHANNEL)", &mut faults);
-        let follow = match self.tag.as_deref().filter(|tag| !tag.is_empty() && *tag != UNPINNED) {
-            Some(tag) => parsed(tag, "--tag (DEMON_CONTRACTS_TAG)", &mut faults).map(Follow::Tag),
-            None => channel.map(Follow::Channel),
-        };
-        let cache = absolute(&self.cache, "--cache (DEMON_CONTRACTS_CACHE)", &mut faults);
-        let beside = || self.cache.parent().map_or_else(|| PathBuf::from("agent"), |parent| parent.join("agent"));
-        let state_dir = self.state_dir.clone().unwrap_or_else(beside);
-        let state_dir = absolute(&state_dir, "--state-dir (DEMON_STATE_DIR)", &mut faults);
-        if let (Some(cache), Some(state)) = (&cache, &state_dir)
-            && state.starts_with(cache)
-        {
-            faults.add("--state-dir (DEMON_STATE_DIR)", "it lies inside the cache, which may be deleted at any time");
-        }
-        let interval = duration(&self.interval, INTERVAL_BOUNDS, "--interval (DEMON_INTERVAL)", &mut faults);
-        let first = duration(&self.retry_first, RETRY_BOUNDS, "--retry-first (DEMON_RETRY_FIRST)", &mut faults);
-        let longest = duration(&self.retry_longest, RETRY_BOUNDS, "--retry-longest (DEMON_RETRY_LONGEST)", &mut faults);
-        if first.zip(longest).is_some_and(|(first, longest)| first > longest) {
-            faults.add("--retry-longest (DEMON_RETRY_LONGEST)", "it is shorter than `--retry-first`");
-        }
-        let http = self.http.check(&mut faults);
-        let keep = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", &mut faults);
+        let config = self.checked(host, &mut faults);
+        config.filter(|_| faults.is_empty()).ok_or(faults)
+    }
+
+    /// Every topic is checked, whatever the ones before it said. `None` only beside a fault.
+    fn checked(&self, host: &str, faults: &mut ConfigFaults) -> Option<AgentConfig> {
+        let node = self.checked_node(host, faults);
+        let bundles = self.bundles.check(faults);
+        let timing = self.timing.check(faults);
+        let after_switch = self.after_switch.check(faults);
+        let http = self.http.check(faults);
+        let keep_releases = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", faults);
         let name = node.as_ref().map_or("", NodeName::as_str);
         let connection = self.connection.settings(&format!("demon-runtime {name}"), &format!("_INBOX_{name}"));
         let connection = connection.map_err(|error| faults.add_error("connection", &error)).ok();
-
-        let checked = (node, bundle, follow, cache, state_dir, interval, keep, first, longest, http, connection);
-        let (
-            Some(node),
-            Some(bundle),
-            Some(follow),
-            Some(cache),
-            Some(state_dir),
-            Some(interval),
-            Some(keep_releases),
-            Some(retry_first),
-            Some(retry_longest),
-            Some(http),
-            Some(connection),
-        ) = checked
-        else {
-            return Err(faults);
-        };
-        let log_format = self.log_format.into();
-        let (skip_contract_bundle, odd) = emergency_switch(self.skip_contract_bundle.as_deref());
-        let warnings = odd.into_iter().chain(self.http.warning()).collect();
-        let config = AgentConfig {
-            node,
-            bundle,
-            follow,
-            cache,
-            state_dir,
-            interval,
-            keep_releases,
-            retry_first,
-            retry_longest,
-            log_format,
-            skip_contract_bundle,
-            http,
-            warnings,
-            connection,
-        };
-        if faults.is_empty() { Ok(config) } else { Err(faults) }
+        let (emergency, odd) = self.emergency.check();
+        Some(AgentConfig {
+            node: node?,
+            bundles: bundles?,
+            timing: timing?,
+            keep_releases: keep_releases?,
+            log_format: self.log_format.into(),
+            emergency,
+            after_switch: after_switch?,
+            http: http?,
+            warnings: odd.into_iter().chain(self.http.warning()).collect(),
+            connection: connection?,
+        })
     }
 
     fn checked_node(&self, host: &str, faults: &mut ConfigFaults) -> Option<NodeName> {
@@ -265,60 +170,10 @@ impl AgentArguments {
     }
 }
 
-fn parsed<T>(text: &str, option: &str, faults: &mut ConfigFaults) -> Option<T>
-where
-    T: FromStr,
-    T::Err: std::error::Error + 'static,
-{
-    text.parse().map_err(|error: T::Err| faults.add_error(option, &error)).ok()
-}
-
-fn duration(
-    text: &str,
-    (shortest, longest): (Duration, Duration),
-    option: &str,
-    faults: &mut ConfigFaults,
-) -> Option<Duration> {
-    let duration = parse_duration(text).map_err(|error| faults.add_error(option, &error)).ok()?;
-    if duration < shortest || duration > longest {
-        let (shortest, longest) = (duration_text(shortest), duration_text(longest));
-        faults.add(option, &format!("`{text}` is not between {shortest} and {longest}"));
-        return None;
-    }
-    Some(duration)
-}
-
-fn absolute(path: &Path, option: &str, faults: &mut ConfigFaults) -> Option<PathBuf> {
-    std::path::absolute(path).map_err(|error| faults.add_error(option, &error)).ok()
-}
-
-/// Whether an emergency switch is on, and what is odd about its value: a slip must not switch safety off.
-fn emergency_switch(value: Option<&str>) -> (bool, Option<String>) {
-    let text = value.unwrap_or_default().trim().to_ascii_lowercase();
-    match text.as_str() {
-        "1" | "true" | "yes" | "on" => (true, None),
-        "" | "0" | "false" | "no" | "off" => (false, None),
-        _ => {
-            let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
-            (
-                false,
-                Some(format!("DEMON_SKIP_CONTRACT_BUNDLE: `{shown}` is not 1, true, yes or on, so it counts as off")),
-            )
-        }
-    }
-}
-
-fn duration_text(duration: Duration) -> String {
-    let milliseconds = duration.as_millis();
-    if milliseconds.is_multiple_of(1000) { format!("{}s", milliseconds / 1000) } else { format!("{milliseconds}ms") }
-}
-
-fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&duration_text(*duration))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::{CommandFactory as _, Parser};
 
     use super::*;
@@ -342,18 +197,12 @@ mod tests {
     fn the_defaults_need_only_a_host_name() {
         let config = check(&[], "edge-17.example.org").unwrap();
         assert_eq!(config.node.as_str(), "edge-17");
-        assert_eq!(config.follow, Follow::Channel("latest".parse().unwrap()));
-        assert!(config.cache.is_absolute() && config.cache.ends_with(".demon/contracts"));
-        assert!(config.state_dir.ends_with(".demon/agent"));
-        assert_eq!((config.interval, config.keep_releases), (Duration::from_secs(30), 3));
+        let [bundle] = &config.bundles.bundles[..] else { panic!("one bundle") };
+        assert_eq!(bundle.follow, Follow::Channel("latest".parse().unwrap()));
+        assert!(bundle.cache.is_absolute() && bundle.cache.ends_with(".demon/contracts"));
+        assert!(config.bundles.state_dir.ends_with(".demon/agent"));
+        assert_eq!((config.timing.interval, config.keep_releases), (Duration::from_secs(30), 3));
         assert_eq!(config.connection.inbox_prefix, "_INBOX_edge-17");
-    }
-
-    #[test]
-    fn a_tag_pins_but_the_alias_does_not() {
-        let follow = |tag| check(&["--tag", tag], "a").unwrap().follow;
-        assert_eq!(follow("contracts-20250921-0658fb8b"), Follow::Tag("contracts-20250921-0658fb8b".parse().unwrap()));
-        assert_eq!(follow("contracts-latest"), Follow::Channel("latest".parse().unwrap()));
     }
 
     #[test]
@@ -385,11 +234,11 @@ mod tests {
             [("1", true), ("TRUE", true), ("yes", true), ("on", true), ("0", false), ("", false), ("maybe", false)]
         {
             let config = check(&[&format!("--skip-contract-bundle={value}")], "a").unwrap();
-            assert_eq!(config.skip_contract_bundle, expected, "{value}");
+            assert_eq!(config.emergency.skip_contract_bundle, expected, "{value}");
             assert_eq!(config.warnings.len(), usize::from(value == "maybe"), "{value}");
         }
-        assert!(check(&["--skip-contract-bundle"], "a").unwrap().skip_contract_bundle);
-        assert!(!check(&[], "a").unwrap().skip_contract_bundle);
+        assert!(check(&["--skip-contract-bundle"], "a").unwrap().emergency.skip_contract_bundle);
+        assert!(!check(&[], "a").unwrap().emergency.skip_contract_bundle);
     }
 
     #[test]

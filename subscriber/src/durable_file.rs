@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use shared::daemon::crash_point::CrashPoint;
+
 /// Makes the entries of a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
@@ -21,8 +23,11 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Re
     // The process's umask may have taken bits away.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(content)?;
+    CrashPoint::FileWritten.reach();
     file.sync_all()?;
+    CrashPoint::FileSynced.reach();
     fs::rename(&temporary, path)?;
+    CrashPoint::FileRenamed.reach();
     sync_directory(parent_of(path))
 }
 

@@ -21,7 +21,7 @@ const LOG_FILTER: &str = "info,async_nats=off";
 /// credentials file cannot be read. A server that is not there, refuses, or holds no log yet is waited for.
 pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
     // A large future, kept off the stacks of the callers.
-    Box::pin(reconcile::run(config, stop)).await
+    Box::pin(reconcile::run(config, stop, drop)).await
 }
 
 /// All that a binary's `main` does with the agent's options: check, print or run, and the exit code: 0 stopped as asked,

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use shared::daemon::ErrorChain;
+use shared::daemon::crash_point::CrashPoint;
 use shared::event::{FetchStrategy, LoadSource, ObjectReference, Published};
 use shared::limits::ReleaseLimits;
 use shared::release::Release;
@@ -192,7 +193,9 @@ async fn download(
         let mut file = staging.create_object()?;
         while let Some(chunk) = queue.blocking_recv() {
             file.write_all(&chunk).map_err(StageFailure::Archive)?;
+            CrashPoint::ArchiveChunkWritten.reach();
         }
+        CrashPoint::ArchiveWritten.reach();
         file.seek(SeekFrom::Start(0)).map_err(StageFailure::Archive)?;
         Ok::<_, StageFailure>((staging, file))
     });

@@ -4,6 +4,7 @@ mod authentication;
 mod contract_status;
 mod health;
 mod metrics_page;
+mod openapi;
 mod router;
 
 use std::io;
@@ -28,13 +29,14 @@ const BIND_PAUSE: Duration = Duration::from_secs(5);
 /// again: distribution goes on without it.
 pub(crate) async fn run(
     config: HttpConfig,
-    view: watch::Receiver<AgentView>,
+    views: Vec<watch::Receiver<AgentView>>,
     metrics: Option<MetricsPage>,
     stop: CancellationToken,
 ) {
     let shown = Shown {
-        view,
+        views,
         stale_after: TimeDelta::hours(i64::from(config.stale_threshold_hours)),
+        requires: config.strict_requires.clone(),
         metrics,
         keys: config.api_keys.clone(),
     };

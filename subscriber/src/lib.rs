@@ -11,9 +11,11 @@
 //! A crash at any instruction leaves the old or the new release current; the next start finishes or discards the rest.
 
 mod activation;
+mod activation_facts;
 pub mod agent_presence;
 mod agent_view;
 mod alarms;
+mod bounded_command;
 pub mod cache;
 pub mod catalogue;
 pub mod checkout;
@@ -23,11 +25,14 @@ mod durable_file;
 pub mod entry_point;
 mod failures;
 mod fetch;
+mod health_check;
 mod http;
 pub mod local_pin;
+mod local_request;
 mod metrics;
 pub mod node_report;
 mod node_state;
+pub mod one_round;
 mod plan;
 pub mod reader;
 mod reconcile;
@@ -36,8 +41,10 @@ mod reports;
 mod retention;
 mod staging;
 mod state_directory;
+mod switch_hook;
 #[cfg(test)]
 mod test_releases;
+mod trial;
 
 pub use self::config::{AgentArguments, AgentConfig};
 pub use self::entry_point::{main_with, run};

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use shared::daemon::crash_point::CrashPoint;
 use shared::digest::Sha256Digest;
 use shared::identifiers::{ActorName, BundleName, Incarnation, Tag};
 use thiserror::Error;
@@ -172,13 +173,17 @@ impl LocalPin {
         let path = Self::path(cache);
         let written = serde_json::to_vec_pretty(self).map_err(io::Error::other);
         let written = written.and_then(|bytes| write_atomically(&path, &bytes, 0o644));
-        written.map_err(|source| PinError::Io { path, source })
+        written.map_err(|source| PinError::Io { path, source })?;
+        CrashPoint::PinSaved.reach();
+        Ok(())
     }
 
     /// Removes a cache's pin, whatever it says.
     pub(crate) fn remove(cache: &Cache, _lock: &CacheLock) -> Result<(), PinError> {
         let path = Self::path(cache);
-        remove_file_if_present(&path).map_err(|source| PinError::Io { path, source })
+        remove_file_if_present(&path).map_err(|source| PinError::Io { path, source })?;
+        CrashPoint::PinRemoved.reach();
+        Ok(())
     }
 
     /// What tells the present pin file from another.

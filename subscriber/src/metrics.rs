@@ -7,10 +7,13 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use shared::identifiers::BundleName;
+
 use crate::agent_view::{AgentView, BundleState};
+use crate::config::AgentConfig;
 
 const STATUS: &str = "demon_bundle_status";
 const OPERATIONS: &str = "demon_bundle_operations_total";
@@ -73,19 +76,52 @@ impl VerificationError {
     }
 }
 
-/// Counts an operation.
-pub(crate) fn count(operation: Operation) {
-    counter!(OPERATIONS, &operation.labels()).increment(1);
+/// Counts and measures for one bundle. Of several bundles each series has a label `bundle`; the series of an agent with
+/// one bundle are the playbook's, which has no such label. Rules and dashboards that select by the other labels match both.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BundleMetrics {
+    label: Option<Label>,
 }
 
-/// Counts a refused release.
-pub(crate) fn count_verification_failure(error: VerificationError) {
-    counter!(VERIFICATION_FAILURES, &error.label()).increment(1);
-}
+impl BundleMetrics {
+    /// The metrics of a bundle of this agent.
+    pub(crate) fn new(config: &AgentConfig, bundle: &BundleName) -> Self {
+        Self::labelled(bundle, config.bundles.bundles.len() > 1)
+    }
 
-/// Notes how long it took from the decision for a release to its switch, in milliseconds.
-pub(crate) fn note_refresh(milliseconds: u32) {
-    histogram!(REFRESH_DURATION).record(f64::from(milliseconds));
+    fn labelled(bundle: &BundleName, several: bool) -> Self {
+        Self { label: several.then(|| Label::new("bundle", bundle.to_string())) }
+    }
+
+    /// Counts an operation.
+    pub(crate) fn count(&self, operation: Operation) {
+        counter!(OPERATIONS, self.labels(&operation.labels())).increment(1);
+    }
+
+    /// Counts a refused release.
+    pub(crate) fn count_verification_failure(&self, error: VerificationError) {
+        counter!(VERIFICATION_FAILURES, self.labels(&error.label())).increment(1);
+    }
+
+    /// Notes how long it took from the decision for a release to its switch, in milliseconds.
+    pub(crate) fn note_refresh(&self, milliseconds: u32) {
+        histogram!(REFRESH_DURATION, self.labels(&[])).record(f64::from(milliseconds));
+    }
+
+    /// Makes every series be there, at zero: a rule over one that does not exist says nothing.
+    fn begin(&self) {
+        for operation in Operation::ALL {
+            counter!(OPERATIONS, self.labels(&operation.labels())).increment(0);
+        }
+        for error in VerificationError::ALL {
+            counter!(VERIFICATION_FAILURES, self.labels(&error.label())).increment(0);
+        }
+        let _ = histogram!(REFRESH_DURATION, self.labels(&[]));
+    }
+
+    fn labels(&self, others: &[(&'static str, &'static str)]) -> Vec<Label> {
+        others.iter().map(Label::from).chain(self.label.clone()).collect()
+    }
 }
 
 /// The page that Prometheus reads.
@@ -95,17 +131,18 @@ pub(crate) struct MetricsPage(Arc<PrometheusHandle>);
 impl MetricsPage {
     /// Installs the process's recorder; `None` where the process has one already: an embedding program serves its own
     /// page.
-    pub(crate) fn install() -> Option<Self> {
+    pub(crate) fn install(config: &AgentConfig) -> Option<Self> {
         let recorder = PrometheusBuilder::new().build_recorder();
         let page = Self(Arc::new(recorder.handle()));
         metrics::set_global_recorder(recorder).ok()?;
         describe();
+        config.bundles.bundles.iter().for_each(|target| BundleMetrics::new(config, &target.bundle).begin());
         Some(page)
     }
 
-    /// The page for a view at a time, in Prometheus' text format 0.0.4.
-    pub(crate) fn render(&self, view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> String {
-        show(view, stale_after, now);
+    /// The page for the views of all bundles at a time, in Prometheus' text format 0.0.4.
+    pub(crate) fn render(&self, views: &[AgentView], stale_after: TimeDelta, now: DateTime<Utc>) -> String {
+        show(views, stale_after, now);
         self.0.run_upkeep();
         self.0.render()
     }
@@ -127,27 +164,24 @@ fn describe() {
     describe_gauge!(CONNECTED, "1 while a connection to NATS stands");
     describe_gauge!(WAITING_EVENTS, "Events that are recorded and not yet in the log");
     describe_gauge!(BUILD, "Always 1; the label is the agent's version");
-    // Every series is there from the start: a rule over one that does not exist says nothing.
-    for operation in Operation::ALL {
-        counter!(OPERATIONS, &operation.labels()).increment(0);
-    }
-    for error in VerificationError::ALL {
-        counter!(VERIFICATION_FAILURES, &error.label()).increment(0);
-    }
-    let _ = histogram!(REFRESH_DURATION);
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
-fn show(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) {
-    let state = view.state(stale_after, now);
-    for each in BundleState::ALL {
-        gauge!(STATUS, "state" => each.metric_label()).set(flag(each == state));
+fn show(views: &[AgentView], stale_after: TimeDelta, now: DateTime<Utc>) {
+    for view in views {
+        let metrics = BundleMetrics::labelled(&view.report.bundle, views.len() > 1);
+        let state = view.state(stale_after, now);
+        for each in BundleState::ALL {
+            gauge!(STATUS, metrics.labels(&[("state", each.metric_label())])).set(flag(each == state));
+        }
+        let age = view.age(now).map_or(f64::NAN, |age| age.as_seconds_f64() / SECONDS_AN_HOUR);
+        gauge!(AGE, metrics.labels(&[])).set(age);
+        gauge!(FALLBACK, metrics.labels(&[])).set(flag(view.uses_fallback()));
     }
-    let age = view.age(now).map_or(f64::NAN, |age| age.as_seconds_f64() / SECONDS_AN_HOUR);
-    gauge!(AGE).set(age);
-    gauge!(FALLBACK).set(flag(view.uses_fallback()));
-    gauge!(CONNECTED).set(flag(view.connected));
-    gauge!(WAITING_EVENTS).set(f64::from(u32::try_from(view.report.waiting_events).unwrap_or(u32::MAX)));
+    // One connection and one outbox, whatever the number of bundles. One loop may notice earlier than another.
+    let waiting = views.iter().map(|view| view.report.waiting_events).max().unwrap_or(0);
+    gauge!(CONNECTED).set(flag(views.iter().all(|view| view.connected)));
+    gauge!(WAITING_EVENTS).set(f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)));
 }
 
 fn flag(on: bool) -> f64 {
@@ -164,6 +198,7 @@ mod tests {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
             describe();
+            BundleMetrics::default().begin();
             work();
         });
         recorder.handle().render()
@@ -171,7 +206,7 @@ mod tests {
 
     #[test]
     fn exactly_one_state_is_on_and_every_series_is_there_from_the_start() {
-        let text = page(|| show(&view(), TimeDelta::hours(24), at(48, 0)));
+        let text = page(|| show(&[view()], TimeDelta::hours(24), at(48, 0)));
         let on: Vec<&str> =
             text.lines().filter(|line| line.starts_with("demon_bundle_status{") && line.ends_with(" 1")).collect();
         assert_eq!(on, ["demon_bundle_status{state=\"stale\"} 1"]);
@@ -191,8 +226,28 @@ mod tests {
     }
 
     #[test]
+    fn of_several_bundles_each_series_names_its_own() {
+        let mut other = view();
+        other.report.bundle = "policies".parse().unwrap();
+        other.report.active = None;
+        let text = page(|| {
+            show(&[view(), other], TimeDelta::hours(24), at(2, 0));
+            BundleMetrics::labelled(&"policies".parse().unwrap(), true).count(Operation::Refused);
+        });
+        for series in [
+            "demon_bundle_status{state=\"loaded\",bundle=\"contracts\"} 1",
+            "demon_bundle_status{state=\"not_loaded\",bundle=\"policies\"} 1",
+            "demon_bundle_age_hours{bundle=\"contracts\"} 2",
+            "demon_bundle_operations_total{operation=\"verify\",result=\"failed\",bundle=\"policies\"} 1",
+            "demon_agent_connected 1",
+        ] {
+            assert!(text.contains(series), "{series}\n{text}");
+        }
+    }
+
+    #[test]
     fn durations_are_a_summary() {
-        let text = page(|| note_refresh(84));
+        let text = page(|| BundleMetrics::default().note_refresh(84));
         assert!(text.contains("# TYPE demon_bundle_refresh_duration_ms summary"), "{text}");
         assert!(text.contains("demon_bundle_refresh_duration_ms{quantile=\"0.5\"} 8"), "{text}");
         assert!(text.contains("demon_bundle_refresh_duration_ms_count 1"), "{text}");

@@ -3,15 +3,16 @@
 //! It is a memory, not the truth: which release is current is what the cache's link says, and what is desired is
 //! what the log says. Lost, it costs a report and a comparison.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::digest::Sha256Digest;
-use shared::event::Loaded;
+use shared::event::{Loaded, Reverted};
 use shared::identifiers::{BundleName, ChannelName, EventId, Incarnation, Tag};
 
 use crate::failures::FailureBook;
+use crate::trial::TrialBook;
 
 /// Version of the file's form.
 pub(crate) const FORMAT: u32 = 1;
@@ -19,6 +20,9 @@ pub(crate) const FORMAT: u32 = 1;
 const MOST_PREVIOUS: usize = 32;
 /// Epochs left behind that are remembered.
 const MOST_EPOCHS: usize = 32;
+
+/// Switches that may wait to be recorded. Beyond that the oldest are summed up in the one behind them.
+const MOST_UNREPORTED: usize = 32;
 
 /// A release by its name and identity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,6 +70,20 @@ impl LogPosition {
     }
 }
 
+/// A switch that happened and is not yet recorded in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnreportedSwitch {
+    /// Id of its event: recorded again under it after a crash, the event still counts once.
+    pub id: EventId,
+    /// When it happened, by this node's clock.
+    pub at: DateTime<Utc>,
+    /// What will be said about it.
+    pub loaded: Loaded,
+    /// What will be said instead: the release before it had failed its health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverted: Option<Reverted>,
+}
+
 /// The node's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeState {
@@ -82,11 +100,17 @@ pub(crate) struct NodeState {
     pub failures: FailureBook,
     /// Number of the last switch.
     pub activation_epoch: u64,
-    /// A switch that happened and is not yet recorded in the outbox, with its time.
-    pub unreported: Option<(DateTime<Utc>, Loaded)>,
-    /// Id of its event: recorded again under it after a crash, the event still counts once.
+    /// Switches that are not yet recorded, oldest first.
     #[serde(default)]
-    pub unreported_id: Option<EventId>,
+    pub unreported_switches: VecDeque<UnreportedSwitch>,
+    /// Releases on trial, and what came of it.
+    #[serde(default)]
+    pub trials: TrialBook,
+    /// The one such switch that files of earlier versions hold, and the id of its event.
+    #[serde(default, skip_serializing)]
+    unreported: Option<(DateTime<Utc>, Loaded)>,
+    #[serde(default, skip_serializing)]
+    unreported_id: Option<EventId>,
 }
 
 impl NodeState {
@@ -100,13 +124,42 @@ impl NodeState {
             position: LogPosition::default(),
             failures: FailureBook::default(),
             activation_epoch: 0,
+            unreported_switches: VecDeque::new(),
+            trials: TrialBook::default(),
             unreported: None,
             unreported_id: None,
         }
     }
 
-    /// Notes a switch; `report` waits to be recorded as the event `id`.
-    pub(crate) fn switched_to(&mut self, release: LoadedRelease, report: Loaded, id: EventId) {
+    /// The same in this version's form. `id` is for a switch that an earlier version left without one.
+    pub(crate) fn upgraded(mut self, id: impl FnOnce() -> EventId) -> Self {
+        let known = self.unreported_id.take();
+        if let Some((at, loaded)) = self.unreported.take() {
+            self.wait_for_record(UnreportedSwitch { id: known.unwrap_or_else(id), at, loaded, reverted: None });
+        }
+        self
+    }
+
+    /// A switch waits to be recorded. Where too many do, the oldest becomes a number in the one behind it.
+    fn wait_for_record(&mut self, switch: UnreportedSwitch) {
+        self.unreported_switches.push_back(switch);
+        while self.unreported_switches.len() > MOST_UNREPORTED {
+            let dropped =
+                self.unreported_switches.pop_front().map_or(0, |oldest| oldest.loaded.unrecorded_switches + 1);
+            if let Some(next) = self.unreported_switches.front_mut() {
+                next.loaded.unrecorded_switches += dropped;
+            }
+        }
+    }
+
+    /// Notes a switch; `report` waits to be recorded as the event `id`, or `reverted` in its place.
+    pub(crate) fn switched_to(
+        &mut self,
+        release: LoadedRelease,
+        report: Loaded,
+        reverted: Option<Reverted>,
+        id: EventId,
+    ) {
         let at = release.loaded_at;
         self.failures.forget(&release.id);
         self.previous.retain(|previous| previous.id.tag != release.id.tag);
@@ -118,8 +171,7 @@ impl NodeState {
         }
         self.previous.truncate(MOST_PREVIOUS);
         self.activation_epoch = report.activation_epoch;
-        self.unreported = Some((at, report));
-        self.unreported_id = Some(id);
+        self.wait_for_record(UnreportedSwitch { id, at, loaded: report, reverted });
     }
 }
 
@@ -146,6 +198,7 @@ mod tests {
             previous_tag: None,
             duration_ms: 0,
             activation_epoch: state.activation_epoch + 1,
+            unrecorded_switches: 0,
             verified: true,
         };
         let content_digest = id.tree_digest;
@@ -153,6 +206,7 @@ mod tests {
         state.switched_to(
             LoadedRelease { id, content_digest, git_sha: None, loaded_at: DateTime::UNIX_EPOCH },
             report,
+            None,
             event,
         );
     }
@@ -170,6 +224,44 @@ mod tests {
         assert_eq!(state.active.as_ref().unwrap().id.tag.as_str(), "v2");
         assert_eq!(tags(&state), ["v3", "v1"]);
         assert_eq!(state.activation_epoch, 5);
+    }
+
+    #[test]
+    fn switches_that_cannot_be_recorded_wait_and_beyond_a_bound_are_counted() {
+        let mut state = NodeState::new(bundle());
+        let total = MOST_UNREPORTED + 3;
+        for number in 1..=total {
+            switch(&mut state, &format!("v{number}"));
+        }
+        let waiting: Vec<(u64, u64)> = state
+            .unreported_switches
+            .iter()
+            .map(|switch| (switch.loaded.activation_epoch, switch.loaded.unrecorded_switches))
+            .collect();
+        assert_eq!(waiting.len(), MOST_UNREPORTED);
+        assert_eq!(&waiting[..2], [(4, 3), (5, 0)]);
+        let counted: u64 = waiting.iter().map(|(_, unrecorded)| unrecorded + 1).sum();
+        assert_eq!(counted, total as u64, "none is dropped silently");
+    }
+
+    #[test]
+    fn a_memory_of_an_earlier_version_keeps_its_unreported_switch() {
+        let mut state = NodeState::new(bundle());
+        switch(&mut state, "v1");
+        let waiting = state.unreported_switches.pop_front().unwrap();
+        let mut old = serde_json::to_value(&state).unwrap();
+        old.as_object_mut().unwrap().remove("unreported_switches");
+        old["unreported"] = serde_json::to_value((waiting.at, &waiting.loaded)).unwrap();
+        let other = EventId::from_uuid(uuid::Uuid::from_u128(2));
+        let read = |old: &serde_json::Value| serde_json::from_value::<NodeState>(old.clone()).unwrap();
+        assert_eq!(
+            read(&old).upgraded(|| other).unreported_switches,
+            [UnreportedSwitch { id: other, ..waiting.clone() }]
+        );
+        old["unreported_id"] = serde_json::to_value(waiting.id).unwrap();
+        let upgraded = read(&old).upgraded(|| other);
+        assert_eq!(upgraded.unreported_switches, [waiting]);
+        assert_eq!(read(&serde_json::to_value(&upgraded).unwrap()), upgraded);
     }
 
     #[test]

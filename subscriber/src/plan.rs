@@ -10,6 +10,7 @@ use shared::digest::Sha256Digest;
 
 use crate::failures::{FailureBook, FailureKey, RetryBounds};
 use crate::node_state::{LoadedRelease, ReleaseId};
+use crate::trial::TrialBook;
 
 /// What must never run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub(crate) struct Situation<'a> {
     pub staged: Option<&'a ReleaseId>,
     /// What failed.
     pub failures: &'a FailureBook,
+    /// What came of releases that were on trial.
+    pub trials: &'a TrialBook,
     /// Bounds of the time between attempts.
     pub retry: &'a RetryBounds,
     /// The time.
@@ -125,6 +128,8 @@ pub(crate) enum Idle {
     NothingDesired,
     /// What is desired is withdrawn; the node keeps its last release that is not.
     KeepingUnwithdrawn,
+    /// What is desired failed its health check; the node keeps the one that did not, or for want of it what runs.
+    Rejected,
 }
 
 /// What is waited for.
@@ -154,6 +159,7 @@ pub(crate) enum Refusal {
 enum Obstacle {
     None,
     Withdrawn,
+    Rejected,
     Until(DateTime<Utc>, WaitReason),
     Contradiction(Refusal),
 }
@@ -169,17 +175,24 @@ pub(crate) fn next_step(situation: &Situation<'_>) -> Step {
     }
     let wait = match obstacle {
         Some(Obstacle::Until(until, reason)) => Some(Step::Wait { until, reason }),
-        None | Some(Obstacle::None | Obstacle::Withdrawn | Obstacle::Contradiction(_)) => None,
+        None | Some(Obstacle::None | Obstacle::Withdrawn | Obstacle::Rejected | Obstacle::Contradiction(_)) => None,
     };
     let active = situation.active.filter(|active| !situation.is_withdrawn(active));
-    let idle = if situation.desired.is_none() { Idle::NothingDesired } else { Idle::KeepingUnwithdrawn };
-    if active.is_some() {
+    let idle = match obstacle {
+        None => Idle::NothingDesired,
+        Some(Obstacle::Rejected) => Idle::Rejected,
+        Some(_) => Idle::KeepingUnwithdrawn,
+    };
+    let has_failed = active.is_some_and(|active| situation.is_rejected(&active.id));
+    if active.is_some() && !has_failed {
         return wait.unwrap_or(Step::Idle(idle));
     }
     // Nothing good runs: the newest good one that is still here is better than that.
-    match situation.previous.iter().find(|release| situation.can_return_to(release)) {
+    match situation.fallback() {
         Some(fallback) => situation.toward(&fallback.id, idle, Step::Reuse(fallback.id.clone())),
         None if situation.desired.is_none() && situation.active.is_none() => Step::Idle(idle),
+        // What runs is not well, but it is all there is.
+        None if has_failed => wait.unwrap_or(Step::Idle(idle)),
         None => wait.unwrap_or(Step::Refuse(Refusal::NothingLeft)),
     }
 }
@@ -210,6 +223,9 @@ impl Situation<'_> {
         if self.withdrawn.holds(tree, content) {
             return Obstacle::Withdrawn;
         }
+        if self.is_rejected(&desired.release) {
+            return Obstacle::Rejected;
+        }
         let blocked = self.failures.blocked_until(&desired.failure_key(), self.now, self.retry);
         if let Some(until) = blocked {
             return Obstacle::Until(until, WaitReason::Retry);
@@ -232,6 +248,16 @@ impl Situation<'_> {
         self.withdrawn.holds(release.id.tree_digest, Some(release.content_digest))
     }
 
+    fn is_rejected(&self, release: &ReleaseId) -> bool {
+        self.trials.rejection(release.tree_digest).is_some()
+    }
+
+    /// The newest release to return to: one that has proved itself before one that had no time to.
+    fn fallback(&self) -> Option<&LoadedRelease> {
+        let possible = || self.previous.iter().filter(|release| self.can_return_to(release));
+        possible().find(|release| self.trials.is_good(&release.id)).or_else(|| possible().next())
+    }
+
     /// Whether a release can be run without fetching it.
     fn is_here(&self, id: &ReleaseId) -> bool {
         self.on_disk.contains(id) || self.staged == Some(id)
@@ -241,6 +267,7 @@ impl Situation<'_> {
         let key = FailureKey { release: release.id.clone(), announcement: 0 };
         self.is_here(&release.id)
             && !self.is_withdrawn(release)
+            && !self.is_rejected(&release.id)
             && self.failures.blocked_until(&key, self.now, self.retry).is_none()
     }
 }

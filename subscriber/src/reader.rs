@@ -4,7 +4,7 @@
 //! [`CurrentRelease`] resolves it once and then reads through handles; the release it holds is not removed while it
 //! lives.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -86,9 +86,16 @@ impl CurrentRelease {
     pub fn open(cache: &Path) -> Result<Self, ReadReleaseError> {
         for _ in 0..ATTEMPTS {
             let failed = |source| ReadReleaseError::NoCurrent { cache: cache.to_owned(), source };
-            // The one time that the link is resolved.
+            // What is read is opened below this one handle; the link itself is looked at to tell a switch from a loss.
             let link = cache.join(CURRENT);
-            let handle = File::open(&link).map_err(failed)?;
+            let led_to = fs::read_link(&link).map_err(failed)?;
+            let moved = || fs::read_link(&link).is_ok_and(|now| now != led_to);
+            let handle = match File::open(&link) {
+                Ok(handle) => handle,
+                // Taken away after the link was followed and before its end was opened.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && moved() => continue,
+                Err(error) => return Err(failed(error)),
+            };
             match handle.try_lock_shared() {
                 Ok(()) => {}
                 // It is being removed at this moment, so it is not current any more.
@@ -101,7 +108,7 @@ impl CurrentRelease {
                 Ok(directory) => return Ok(Self { directory }),
                 // Removed between resolving and locking.
                 Err(ReleaseDirectoryError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                    if !link.exists() {
+                    if !moved() {
                         return Err(failed(source));
                     }
                 }

@@ -7,7 +7,7 @@
 use chrono::{DateTime, Utc};
 use shared::daemon::{AUDIT_TARGET, ErrorChain};
 use shared::event::{
-    BundleEvent, DownloadFailed, FailedCheck, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Staged,
+    BundleEvent, DownloadFailed, FailedCheck, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Reverted, Staged,
     VerificationFailed,
 };
 use shared::event_chain::EventDraft;
@@ -18,7 +18,7 @@ use streams::outbox::Outbox;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::fetch::StageFailure;
-use crate::metrics::{Operation, VerificationError, count, count_verification_failure};
+use crate::metrics::{BundleMetrics, Operation, VerificationError};
 use crate::node_state::ReleaseId;
 
 /// Events on their way to the disk. The agent produces a handful for each release.
@@ -29,9 +29,14 @@ const QUEUE: usize = 64;
 pub(crate) struct Reporter {
     queue: mpsc::Sender<Entry>,
     bundle: BundleName,
+    metrics: BundleMetrics,
 }
 
-/// Makes durable what a [`Reporter`] says.
+/// The way from the reporters of a node's bundles to its one [`Recorder`].
+#[derive(Debug)]
+pub(crate) struct Voice(mpsc::Sender<Entry>);
+
+/// Makes durable what the [`Reporter`]s of a node say.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     queue: mpsc::Receiver<Entry>,
@@ -46,7 +51,13 @@ struct Entry {
 }
 
 impl Recorder {
-    /// Works until the reporter is dropped and everything it said is durable.
+    /// A recorder and the way to it.
+    pub(crate) fn new(outbox: Outbox) -> (Voice, Self) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        (Voice(sender), Self { queue, outbox })
+    }
+
+    /// Works until every way to it is dropped and everything that was said is durable.
     pub(crate) async fn run(mut self) {
         while let Some(Entry { draft, durable }) = self.queue.recv().await {
             let event_type = draft.event.event_type();
@@ -64,10 +75,9 @@ impl Recorder {
 }
 
 impl Reporter {
-    /// A reporter and the task that makes durable what it says.
-    pub(crate) fn new(outbox: Outbox, bundle: BundleName) -> (Self, Recorder) {
-        let (sender, queue) = mpsc::channel(QUEUE);
-        (Self { queue: sender, bundle }, Recorder { queue, outbox })
+    /// A reporter about a bundle. What it says goes where `voice` leads.
+    pub(crate) fn new(voice: &Voice, bundle: BundleName, metrics: BundleMetrics) -> Self {
+        Self { queue: voice.0.clone(), bundle, metrics }
     }
 
     /// A fetch begins. A retry of what failed a moment ago is no news for the log of the fleet.
@@ -78,7 +88,7 @@ impl Reporter {
         strategy: FetchStrategy,
         news: bool,
     ) {
-        count(Operation::RefreshAttempted);
+        self.metrics.count(Operation::RefreshAttempted);
         tracing::info!(
             target: AUDIT_TARGET, event = "bundle.refresh_attempt", bundle = %self.bundle, tag = %release.tag,
             base_tag = base.map(Tag::as_str), strategy = strategy.as_str(), "fetching release"
@@ -115,9 +125,9 @@ impl Reporter {
 
     /// A switch, with the id of its event and the time at which it happened. Says whether the event is durable: the caller
     /// keeps it otherwise, and says it again under the same id, which counts once.
-    pub(crate) async fn loaded(&self, id: EventId, at: DateTime<Utc>, loaded: Loaded) -> bool {
+    pub(crate) async fn switched(&self, id: EventId, at: DateTime<Utc>, event: impl Into<BundleEvent>) -> bool {
         let (sender, durable) = oneshot::channel();
-        self.send(EventDraft { id, time: at, event: loaded.into() }, Some(sender)).await;
+        self.send(EventDraft { id, time: at, event: event.into() }, Some(sender)).await;
         durable.await.is_ok()
     }
 
@@ -153,8 +163,8 @@ impl Reporter {
         running: Option<&Tag>,
         event: Option<u64>,
     ) {
-        count(Operation::Refused);
-        count_verification_failure(match refused.check {
+        self.metrics.count(Operation::Refused);
+        self.metrics.count_verification_failure(match refused.check {
             FailedCheck::Object | FailedCheck::Tree | FailedCheck::File => VerificationError::Digest,
             FailedCheck::Rule => VerificationError::Other,
         });
@@ -187,7 +197,7 @@ impl Reporter {
         running: Option<&Tag>,
         event: Option<u64>,
     ) {
-        count(Operation::DownloadFailed);
+        self.metrics.count(Operation::DownloadFailed);
         let (error, network_error, remediation) = (failure.text(), failure.network_error(), failure.remediation());
         tracing::error!(
             target: AUDIT_TARGET, event = "bundle.download_failed", bundle = %self.bundle, tag = %release.tag, error,
@@ -214,6 +224,16 @@ impl Reporter {
         // The recorder ends after the reporter, unless the process is ending.
         let _ = self.queue.send(Entry { draft, durable }).await;
     }
+}
+
+/// The log line of a release that failed its health check.
+pub(crate) fn log_reverted(reverted: &Reverted) {
+    tracing::error!(
+        target: AUDIT_TARGET, event = "bundle.reverted", bundle = %reverted.bundle, tag = %reverted.tag,
+        tree_digest = %reverted.tree_digest, restored = reverted.restored.as_ref().map(|restored| restored.tag.as_str()),
+        failed_epoch = reverted.failed_epoch, activation_epoch = reverted.activation_epoch, check = reverted.check,
+        remediation = reverted.remediation, duration_ms = reverted.duration_ms, "health check failed after the switch"
+    );
 }
 
 /// The log line of a release that runs now: after a switch, and at the start of an agent that finds it in place.
@@ -248,6 +268,11 @@ mod tests {
         Outbox::open(directory, node).unwrap()
     }
 
+    fn reporter(outbox: &Outbox) -> (Reporter, Recorder) {
+        let (voice, recorder) = Recorder::new(outbox.clone());
+        (Reporter::new(&voice, "contracts".parse().unwrap(), BundleMetrics::default()), recorder)
+    }
+
     fn release() -> ReleaseId {
         ReleaseId { tag: "v1".parse().unwrap(), tree_digest: Sha256Digest::of(b"1") }
     }
@@ -256,7 +281,7 @@ mod tests {
     async fn recorded(say: impl AsyncFnOnce(&Reporter)) -> usize {
         let directory = tempfile::tempdir().unwrap();
         let outbox = outbox(directory.path());
-        let (reporter, recorder) = Reporter::new(outbox.clone(), "contracts".parse().unwrap());
+        let (reporter, recorder) = reporter(&outbox);
         say(&reporter).await;
         drop(reporter);
         recorder.run().await;
@@ -287,7 +312,7 @@ mod tests {
     async fn a_switch_is_durable_when_reporting_it_returns() {
         let directory = tempfile::tempdir().unwrap();
         let outbox = outbox(directory.path());
-        let (reporter, recorder) = Reporter::new(outbox.clone(), "contracts".parse().unwrap());
+        let (reporter, recorder) = reporter(&outbox);
         let recording = tokio::spawn(recorder.run());
         let loaded = Loaded {
             bundle: "contracts".parse().unwrap(),
@@ -300,12 +325,13 @@ mod tests {
             previous_tag: None,
             duration_ms: 1,
             activation_epoch: 1,
+            unrecorded_switches: 0,
             verified: true,
         };
-        assert!(reporter.loaded(new_event_id(), Utc::now(), loaded.clone()).await);
+        assert!(reporter.switched(new_event_id(), Utc::now(), loaded.clone()).await);
         assert_eq!(outbox.status().borrow().waiting, 1);
         recording.abort();
         recording.await.unwrap_err();
-        assert!(!reporter.loaded(new_event_id(), Utc::now(), loaded).await, "nobody makes it durable any more");
+        assert!(!reporter.switched(new_event_id(), Utc::now(), loaded).await, "nobody makes it durable any more");
     }
 }

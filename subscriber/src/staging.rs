@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 use shared::archive::read_archive;
+use shared::daemon::crash_point::CrashPoint;
 use shared::release::Release;
 use shared::verification::{VerifiedRelease, VerifyError};
 use thiserror::Error;
@@ -63,9 +64,13 @@ impl StagingDirectory {
     pub(crate) fn create(cache: &Cache, _lock: &CacheLock) -> Result<Self, StagingError> {
         let path = cache.staging().join(Uuid::now_v7().simple().to_string());
         DirBuilder::new().mode(0o700).create(&path).map_err(StagingError::at(&path))?;
+        CrashPoint::StagingMade.reach();
         let owner = File::open(&path).and_then(|owner| owner.lock().map(|()| owner));
         match owner {
-            Ok(owner) => Ok(Self { path, _owner: owner }),
+            Ok(owner) => {
+                CrashPoint::StagingLocked.reach();
+                Ok(Self { path, _owner: owner })
+            }
             Err(source) => {
                 // Empty, so this cannot lose anything; an error would only repeat the one that is reported.
                 let _ = fs::remove_dir(&path);
@@ -79,7 +84,10 @@ impl StagingDirectory {
     pub(crate) fn create_object(&self) -> Result<File, StagingError> {
         let path = self.path.join("object");
         let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|file| fs::remove_file(&path).map(|()| file)).map_err(StagingError::at(&path))
+        let file = file.map_err(StagingError::at(&path))?;
+        CrashPoint::ArchiveCreated.reach();
+        fs::remove_file(&path).map_err(StagingError::at(&path))?;
+        Ok(file)
     }
 
     fn release(&self) -> PathBuf {
@@ -125,12 +133,19 @@ impl StagingDirectory {
         } else {
             fs::rename(&staged, &home)
         };
-        moved.and_then(|()| sync_directory(&cache.releases())).map_err(failed)
+        let durable = moved.and_then(|()| {
+            CrashPoint::ReleaseInstalled.reach();
+            sync_directory(&cache.releases())
+        });
+        durable.map_err(failed)?;
+        CrashPoint::ReleaseDurable.reach();
+        Ok(())
     }
 }
 
 impl Drop for StagingDirectory {
     fn drop(&mut self) {
+        CrashPoint::StagingClearing.reach();
         if let Err(error) = fs::remove_dir_all(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -143,7 +158,10 @@ impl Drop for StagingDirectory {
 fn replace(staged: &Path, home: &Path, retired: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, renameat_with};
     match renameat_with(CWD, staged, CWD, home, RenameFlags::EXCHANGE) {
-        Ok(()) => fs::rename(staged, retired)?,
+        Ok(()) => {
+            CrashPoint::ReleaseExchanged.reach();
+            fs::rename(staged, retired)?;
+        }
         // A file system without the exchange: for a moment nothing stands there. Only a release that is not what
         // its tag says is ever replaced, so nothing good goes missing.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
@@ -152,6 +170,7 @@ fn replace(staged: &Path, home: &Path, retired: &Path) -> io::Result<()> {
         }
         Err(error) => return Err(error.into()),
     }
+    CrashPoint::ReleaseReplaced.reach();
     touch(retired)
 }
 

@@ -1,4 +1,5 @@
-//! The directory of one agent's memory: one small file, replaced whole, and the lock that makes it one agent's.
+//! The directory of one agent's memory: one small file for each bundle, replaced whole, and the lock that makes it one
+//! agent's.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -6,14 +7,17 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use shared::daemon::crash_point::CrashPoint;
 use shared::identifiers::BundleName;
+use streams::event_writer::new_event_id;
 use thiserror::Error;
 
 use crate::agent_presence::AgentFacts;
-use crate::durable_file::write_atomically;
+use crate::durable_file::{beside, write_atomically};
 use crate::node_state::{FORMAT, NodeState};
 
-const STATE_FILE: &str = "state.json";
+/// The memory of an agent of a version that ran one bundle only. Taken over by the bundle it is about.
+const ONLY_STATE_FILE: &str = "state.json";
 pub(crate) const AGENT_LOCK: &str = "agent.lock";
 
 /// A state directory that cannot be used.
@@ -42,10 +46,10 @@ pub enum StateError {
         /// Its format.
         actual: u32,
     },
-    /// The directory belongs to another bundle.
-    #[error("state directory `{}` belongs to bundle `{actual}`, not `{expected}`", path.display())]
+    /// A file holds the memory of another bundle.
+    #[error("state file `{}` belongs to bundle `{actual}`, not `{expected}`", path.display())]
     OtherBundle {
-        /// The directory.
+        /// The file.
         path: PathBuf,
         /// The bundle asked for.
         expected: BundleName,
@@ -73,7 +77,10 @@ impl StateDirectory {
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock);
         let file = file.map_err(io_error(&lock))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), lock: file }),
+            Ok(()) => {
+                CrashPoint::StateTakenOver.reach();
+                Ok(Self { path: path.to_owned(), lock: file })
+            }
             Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(StateError::Io { path: lock, source }),
         }
@@ -92,45 +99,71 @@ impl StateDirectory {
     /// Reads the node's memory of a bundle; a new one where there is none. A file that cannot be understood is kept
     /// aside for people and counts as none; one of a newer version is refused.
     pub(crate) fn load(&self, bundle: &BundleName) -> Result<NodeState, StateError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            format: u32,
-        }
-        let path = self.path.join(STATE_FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(NodeState::new(bundle.clone())),
-            Err(source) => return Err(StateError::Io { path, source }),
-        };
-        let state = serde_json::from_slice(&bytes).and_then(|Versioned { format }| {
-            if format == FORMAT { serde_json::from_slice(&bytes).map(Ok) } else { Ok(Err(format)) }
-        });
-        let state: NodeState = match state {
-            Ok(Ok(state)) => state,
-            Ok(Err(actual)) => return Err(StateError::Format { path, actual }),
-            Err(error) => {
-                let aside = self.path.join("state.json.unreadable");
-                tracing::error!(
-                    path = %path.display(), aside = %aside.display(), %error,
-                    "the node's state cannot be read; it is kept aside and the node starts without memory"
-                );
-                fs::rename(&path, &aside).map_err(io_error(&path))?;
-                return Ok(NodeState::new(bundle.clone()));
+        let path = self.state_file(bundle);
+        if let Some(state) = read(&path)? {
+            if &state.bundle == bundle {
+                return Ok(state.upgraded(new_event_id));
             }
-        };
-        if &state.bundle == bundle {
-            return Ok(state);
+            let (expected, actual) = (bundle.clone(), state.bundle);
+            return Err(StateError::OtherBundle { path, expected, actual });
         }
-        let (path, expected) = (self.path.clone(), bundle.clone());
-        Err(StateError::OtherBundle { path, expected, actual: state.bundle })
+        let only = self.path.join(ONLY_STATE_FILE);
+        match read(&only)? {
+            Some(state) if &state.bundle == bundle => {
+                // Durable before the old file goes: a crash in between costs nothing.
+                let state = state.upgraded(new_event_id);
+                self.save(&state)?;
+                fs::remove_file(&only).map_err(io_error(&only))?;
+                Ok(state)
+            }
+            Some(_) | None => Ok(NodeState::new(bundle.clone())),
+        }
     }
 
-    /// Replaces the node's memory, durably. Also after somebody deleted the directory.
+    /// Replaces the node's memory of a bundle, durably. Also after somebody deleted the directory.
     pub(crate) fn save(&self, state: &NodeState) -> Result<(), StateError> {
-        let path = self.path.join(STATE_FILE);
+        let path = self.state_file(&state.bundle);
         let bytes = serde_json::to_vec_pretty(state).map_err(StateError::Encode)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(io_error(&self.path))?;
-        write_atomically(&path, &bytes, 0o600).map_err(io_error(&path))
+        CrashPoint::StateSaving.reach();
+        write_atomically(&path, &bytes, 0o600).map_err(io_error(&path))?;
+        CrashPoint::StateSaved.reach();
+        Ok(())
+    }
+
+    fn state_file(&self, bundle: &BundleName) -> PathBuf {
+        self.path.join(format!("state.{bundle}.json"))
+    }
+}
+
+/// Reads a file of memory; `None` where there is none, or none that can be understood.
+fn read(path: &Path) -> Result<Option<NodeState>, StateError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        format: u32,
+    }
+    let path = path.to_owned();
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StateError::Io { path, source }),
+    };
+    let state = serde_json::from_slice(&bytes).and_then(|Versioned { format }| {
+        if format == FORMAT { serde_json::from_slice(&bytes).map(Ok) } else { Ok(Err(format)) }
+    });
+    match state {
+        Ok(Ok(state)) => Ok(Some(state)),
+        Ok(Err(actual)) => Err(StateError::Format { path, actual }),
+        Err(error) => {
+            let aside = beside(&path, ".unreadable");
+            tracing::error!(
+                path = %path.display(), aside = %aside.display(), %error,
+                "the node's state cannot be read; it is kept aside and the node starts without memory"
+            );
+            fs::rename(&path, &aside).map_err(io_error(&path))?;
+            CrashPoint::StateMovedAside.reach();
+            Ok(None)
+        }
     }
 }
 
@@ -159,8 +192,25 @@ mod tests {
         state.position.applied.insert("latest".parse().unwrap(), 17);
         directory.save(&state).unwrap();
         assert_eq!(directory.load(&bundle()).unwrap(), state);
-        let other = directory.load(&"policies".parse().unwrap());
-        assert!(matches!(other, Err(StateError::OtherBundle { .. })));
+        let other: BundleName = "policies".parse().unwrap();
+        assert_eq!(directory.load(&other).unwrap(), NodeState::new(other.clone()), "each bundle has its own");
+        fs::copy(directory.state_file(&bundle()), directory.state_file(&other)).unwrap();
+        assert!(matches!(directory.load(&other), Err(StateError::OtherBundle { .. })));
+    }
+
+    #[test]
+    fn the_memory_of_an_agent_that_ran_one_bundle_is_taken_over_by_that_bundle_only() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = StateDirectory::open(root.path()).unwrap();
+        let mut state = NodeState::new(bundle());
+        state.activation_epoch = 3;
+        directory.save(&state).unwrap();
+        fs::rename(directory.state_file(&bundle()), root.path().join(ONLY_STATE_FILE)).unwrap();
+        let other: BundleName = "policies".parse().unwrap();
+        assert_eq!(directory.load(&other).unwrap(), NodeState::new(other));
+        assert_eq!(directory.load(&bundle()).unwrap(), state);
+        assert!(!root.path().join(ONLY_STATE_FILE).exists());
+        assert_eq!(directory.load(&bundle()).unwrap(), state);
     }
 
     #[test]
@@ -177,10 +227,13 @@ mod tests {
     fn a_damaged_file_is_kept_aside_and_a_newer_one_refused() {
         let root = tempfile::tempdir().unwrap();
         let directory = StateDirectory::open(root.path()).unwrap();
-        fs::write(root.path().join(STATE_FILE), "{").unwrap();
-        assert_eq!(directory.load(&bundle()).unwrap(), NodeState::new(bundle()));
-        assert_eq!(fs::read(root.path().join("state.json.unreadable")).unwrap(), b"{");
-        fs::write(root.path().join(STATE_FILE), "{\"format\":2}").unwrap();
-        assert!(matches!(directory.load(&bundle()), Err(StateError::Format { actual: 2, .. })));
+        for name in ["state.contracts.json", ONLY_STATE_FILE] {
+            fs::write(root.path().join(name), "{").unwrap();
+            assert_eq!(directory.load(&bundle()).unwrap(), NodeState::new(bundle()), "{name}");
+            assert_eq!(fs::read(root.path().join(format!("{name}.unreadable"))).unwrap(), b"{");
+            fs::write(root.path().join(name), "{\"format\":2}").unwrap();
+            assert!(matches!(directory.load(&bundle()), Err(StateError::Format { actual: 2, .. })), "{name}");
+            fs::remove_file(root.path().join(name)).unwrap();
+        }
     }
 }

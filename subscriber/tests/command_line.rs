@@ -68,7 +68,8 @@ fn shown_settings_are_the_effective_ones_without_secrets() {
     let settings: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(settings["node"], "edge-17");
     assert_eq!(settings["interval"], "5s");
-    assert_eq!(settings["follow"]["channel"], "latest");
+    let bundle = &settings["bundles"][0];
+    assert_eq!((&bundle["bundle"], &bundle["follow"]["channel"]), (&"contracts".into(), &"latest".into()));
     assert_eq!(settings["connection"]["password"], "***");
     assert!(!directory.path().join(".demon").exists(), "showing settings touches nothing");
 }
@@ -111,6 +112,6 @@ fn variables_that_are_set_to_nothing_count_as_not_set() {
     let output = run(directory.path(), &["--node", "edge-17", "--print-config"], &environment);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let settings: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&settings["bundle"], &settings["interval"]), (&"contracts".into(), &"30s".into()));
+    assert_eq!((&settings["bundles"][0]["bundle"], &settings["interval"]), (&"contracts".into(), &"30s".into()));
     assert_eq!(settings["skip_contract_bundle"], false);
 }

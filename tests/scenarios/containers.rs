@@ -99,7 +99,7 @@ fn every_flag_and_variable_in_the_compose_file_is_one_of_its_program() {
 }
 
 #[test]
-fn every_agent_has_a_volume_of_its_own_and_the_server_is_on_loopback() {
+fn every_agent_has_a_volume_of_its_own_and_every_port_is_on_loopback() {
     let compose = compose();
     let mut volumes = BTreeSet::new();
     for agent in ["agent-1", "agent-2"] {
@@ -110,9 +110,12 @@ fn every_agent_has_a_volume_of_its_own_and_the_server_is_on_loopback() {
         assert!(compose["volumes"].as_object().expect("volumes").contains_key(&volume), "{volume}");
         assert!(volumes.insert(volume), "two agents share a volume");
     }
-    for port in services(&compose)["nats"]["ports"].as_array().expect("ports") {
-        assert!(port.as_str().expect("text").starts_with("127.0.0.1:"), "{port} is open to the network");
+    for (name, service) in services(&compose) {
+        for port in service["ports"].as_array().unwrap_or_else(|| panic!("`{name}` has ports")) {
+            assert!(port.as_str().expect("text").starts_with("127.0.0.1:"), "{port} is open to the network");
+        }
     }
+    assert_eq!(services(&compose)["agent-1"]["ports"][0], "127.0.0.1:3000:3000", "where the playbook asks for health");
 }
 
 /// Variables that the server's configuration reads.

@@ -76,7 +76,8 @@ impl Node {
                 .find(|entry| entry.node.as_str() == "edge-1")
                 .and_then(|entry| serde_json::from_slice(&entry.value).ok());
             let entry = entry.ok_or("there is no entry")?;
-            let shown = (entry["pinned"].as_str(), entry["active"]["tag"].as_str());
+            let bundle = &entry["bundles"][0];
+            let shown = (bundle["pinned"].as_str(), bundle["active"]["tag"].as_str());
             satisfied(shown == (pinned, Some(running)), || format!("it shows {shown:?}"))
         })
         .await;

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod agent_http;
 #[cfg(test)]
+mod bootstrap;
+#[cfg(test)]
 mod bundle_commands;
 #[cfg(test)]
 mod channel_moves;
@@ -15,9 +17,13 @@ mod containers;
 #[cfg(test)]
 mod contracts_validate;
 #[cfg(test)]
+mod crash_safety;
+#[cfg(test)]
 mod deltas;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod deployment;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
@@ -35,6 +41,8 @@ mod github_publisher;
 #[cfg(test)]
 mod github_source;
 #[cfg(test)]
+mod health_check;
+#[cfg(test)]
 mod hostile_releases;
 #[cfg(test)]
 mod layout;
@@ -46,6 +54,8 @@ mod log_verification;
 mod main_job;
 #[cfg(test)]
 mod monitoring;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod other_readers;
 #[cfg(test)]
@@ -76,6 +86,8 @@ mod scripts_node;
 mod scripts_release;
 #[cfg(test)]
 mod scripts_validate;
+#[cfg(test)]
+mod several_bundles;
 #[cfg(test)]
 mod shared_state;
 #[cfg(test)]

@@ -63,6 +63,27 @@ fn both_forms_of_the_rules_hold_the_same_groups() {
 }
 
 #[test]
+fn every_alert_is_shown_to_fire_and_to_clear() {
+    // `scripts/check-monitoring.sh` runs them.
+    let tests = yaml("monitoring/prometheus/bundle-alerts.test.yml");
+    let cases: Vec<(String, bool)> = tests["tests"]
+        .as_array()
+        .expect("a list of tests")
+        .iter()
+        .flat_map(|test| test["alert_rule_test"].as_array().expect("cases").clone())
+        .map(|case| {
+            let fires = case["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
+            (case["alertname"].as_str().expect("a name").to_owned(), fires)
+        })
+        .collect();
+    for rule in rules() {
+        let name = rule["alert"].as_str().expect("a name").to_owned();
+        let steps: Vec<bool> = cases.iter().filter(|(of, _)| *of == name).map(|(_, fires)| *fires).collect();
+        assert!(steps.contains(&true) && steps.contains(&false), "{name}: {steps:?}");
+    }
+}
+
+#[test]
 fn every_alert_has_a_section_that_says_what_to_do() {
     let text = fs::read_to_string(repository().join("docs/alerts.md")).expect("the document is there");
     let sections: BTreeSet<String> =

@@ -5,11 +5,14 @@
 //! Logs of processes are kept and shown when the test fails.
 
 pub mod agent;
+pub mod audit_trail;
 pub mod certificates;
 pub mod checkout;
 pub mod contracts_files;
+pub mod crashing_node;
 pub mod fake_github;
 pub mod forward_proxy;
+pub mod hammering_readers;
 pub mod handmade_release;
 pub mod http_request;
 pub mod loopback_server;
@@ -22,6 +25,7 @@ pub mod raw_client;
 pub mod reported;
 pub mod reserved_port;
 pub mod sample_trees;
+pub mod seeded_choice;
 pub mod server;
 pub mod shell;
 pub mod shims;

@@ -45,6 +45,7 @@ pub fn loaded(tag: &str, activation_epoch: u64) -> Loaded {
         previous_tag: None,
         duration_ms: 1,
         activation_epoch,
+        unrecorded_switches: 0,
         verified: true,
     }
 }

@@ -1,10 +1,11 @@
 //! The status page of a node, for scripts that ask for it: what a test wants it to say, on a port of its own.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Json;
+use axum::http::HeaderMap;
 use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -17,6 +18,7 @@ pub struct StatusServer {
     address: SocketAddr,
     status: watch::Sender<Value>,
     requests: Arc<AtomicUsize>,
+    asked: Arc<Mutex<HeaderMap>>,
     task: JoinHandle<()>,
 }
 
@@ -28,13 +30,16 @@ impl StatusServer {
         let (sender, receiver) = watch::channel(answer(status));
         let requests = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&requests);
-        let handler = async move || {
+        let asked = Arc::new(Mutex::new(HeaderMap::new()));
+        let last = Arc::clone(&asked);
+        let handler = async move |headers: HeaderMap| {
             counter.fetch_add(1, Ordering::Relaxed);
+            *last.lock().expect("nobody panics with it") = headers;
             Json(receiver.borrow().clone())
         };
         let router = axum::Router::new().route("/api/contracts/status", get(handler));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("serving goes on") });
-        Self { address, status: sender, requests, task }
+        Self { address, status: sender, requests, asked, task }
     }
 
     /// Where it listens.
@@ -50,6 +55,12 @@ impl StatusServer {
     /// How often it was asked.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// A header of the last request.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let asked = self.asked.lock().expect("nobody panics with it");
+        Some(asked.get(name)?.to_str().expect("headers are text").to_owned())
     }
 }
 

@@ -55,6 +55,11 @@ impl StoredMessage {
 
 /// The whole event stream, oldest first.
 pub async fn event_log(operator: &RawClient) -> Vec<StoredMessage> {
+    event_log_after(operator, 0).await
+}
+
+/// What stands in the event stream behind a sequence, oldest first.
+pub async fn event_log_after(operator: &RawClient, after: u64) -> Vec<StoredMessage> {
     #[derive(Deserialize)]
     struct Wire {
         subject: String,
@@ -67,7 +72,7 @@ pub async fn event_log(operator: &RawClient) -> Vec<StoredMessage> {
     let decoded = |text: &str| BASE64_STANDARD.decode(text).expect("the server encodes messages in base64");
     let last = operator.stream_state(EVENT_STREAM).await.last_sequence;
     let mut log = Vec::new();
-    for sequence in 1..=last {
+    for sequence in after + 1..=last {
         let answer = operator.api(&format!("STREAM.MSG.GET.{EVENT_STREAM}"), &json!({ "seq": sequence })).await;
         let wire: Wire = serde_json::from_value(answer["message"].clone())
             .unwrap_or_else(|error| panic!("message {sequence} of the log is missing: {error}: {answer}"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// All well.
     Yes,
     /// Something must be done.
@@ -31,28 +31,28 @@ impl fmt::Display for Outcome {
 
 /// One check.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Check {
-    pub(super) name: &'static str,
-    pub(super) outcome: Outcome,
-    pub(super) detail: String,
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) outcome: Outcome,
+    pub(crate) detail: String,
     /// What to do next; absent where nothing is to be done.
-    pub(super) remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 impl Check {
-    pub(super) fn yes(name: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn yes(name: &'static str, detail: impl Into<String>) -> Self {
         Self { name, outcome: Outcome::Yes, detail: detail.into(), remedy: None }
     }
 
-    pub(super) fn no(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn no(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { name, outcome: Outcome::No, detail: detail.into(), remedy: Some(remedy.into()) }
     }
 
-    pub(super) fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { name, outcome: Outcome::Warning, detail: detail.into(), remedy: Some(remedy.into()) }
     }
 
-    pub(super) fn not_checked(name: &'static str, why: impl Into<String>) -> Self {
+    pub(crate) fn not_checked(name: &'static str, why: impl Into<String>) -> Self {
         Self { name, outcome: Outcome::NotChecked, detail: why.into(), remedy: None }
     }
 }

@@ -9,7 +9,7 @@ use shared::subjects::{EVENT_STREAM, EventSubject, node_filter};
 use streams::connection::{ConnectError, Connection};
 use streams::connection_settings::ConnectionSettings;
 use streams::event_log::{EventLog, Reader};
-use streams::layout::{Layout, LayoutLimits, missing};
+use streams::layout::{Layout, LayoutError, LayoutLimits, missing};
 use streams::release_store::ReleaseStore;
 use subscriber::catalogue::{Wanted, resolve};
 
@@ -38,7 +38,7 @@ pub(super) struct Questions<'a> {
 }
 
 /// Connects once.
-pub(super) async fn connect(settings: &ConnectionSettings) -> (Vec<Check>, Option<Connection>) {
+pub(crate) async fn connect(settings: &ConnectionSettings) -> (Vec<Check>, Option<Connection>) {
     let address = settings.address.to_string();
     match Connection::open(settings).await {
         Ok(connection) => {
@@ -74,7 +74,12 @@ pub(super) async fn connect(settings: &ConnectionSettings) -> (Vec<Check>, Optio
 
 /// Whether the streams are there and as declared.
 pub(super) async fn streams(connection: &Connection) -> Check {
-    match missing(connection, &Layout::declared(LayoutLimits::default())).await {
+    judge_streams(missing(connection, &Layout::declared(LayoutLimits::default())).await)
+}
+
+/// Judges a comparison of the streams with their declaration.
+pub(crate) fn judge_streams(compared: Result<Vec<String>, LayoutError>) -> Check {
+    match compared {
         Ok(missing) if missing.is_empty() => Check::yes(STREAMS, "all present and as declared"),
         Ok(missing) => Check::no(
             STREAMS,
@@ -90,7 +95,7 @@ pub(super) async fn streams(connection: &Connection) -> Check {
 }
 
 /// Whether the log has begun.
-pub(super) async fn epoch(log: &EventLog) -> Check {
+pub(crate) async fn epoch(log: &EventLog) -> Check {
     match log.last(&EventSubject::epoch_started(EVENT_STREAM), Reader::AnyReplica).await {
         Ok(Some(event)) => {
             let (sequence, since) = (event.stream_sequence, event.stored_at.format("%Y-%m-%dT%H:%M:%SZ"));

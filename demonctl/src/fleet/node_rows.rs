@@ -1,6 +1,6 @@
 //! One row a node: plain functions over what was read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -87,10 +87,12 @@ pub(super) struct NodeRow {
 /// The rows of all nodes that belong to the selection, by name.
 pub(super) fn rows(view: &FleetView, selection: &Selection) -> Vec<NodeRow> {
     let keys: BTreeSet<&NodeKey> = view.history.nodes.keys().chain(view.entries.keys()).collect();
-    keys.into_iter().map(|key| row(view, key)).filter(|row| selection.takes_channel(row.channel.as_ref())).collect()
+    let last = last_events(view);
+    let row = |key: &NodeKey| row(view, key, last.get(&key.0).copied());
+    keys.into_iter().map(row).filter(|row| selection.takes_channel(row.channel.as_ref())).collect()
 }
 
-fn row(view: &FleetView, key: &NodeKey) -> NodeRow {
+fn row(view: &FleetView, key: &NodeKey, last: Option<u64>) -> NodeRow {
     let (node, bundle) = key;
     let logged = view.history.nodes.get(key);
     let entry = view.entries.get(key);
@@ -151,7 +153,7 @@ fn row(view: &FleetView, key: &NodeKey) -> NodeRow {
         last_sequence: logged.map_or(0, |state| state.stream_sequence),
         waiting_events: report.map_or(0, |report| report.waiting_events),
         version: report.map(|report| report.version.clone()),
-        contradiction: entry.and_then(|entry| contradiction(entry, logged)),
+        contradiction: entry.and_then(|entry| contradiction(entry, logged, last)),
     }
 }
 
@@ -178,21 +180,36 @@ fn reason(
     }
 }
 
-/// Where the table contradicts the log, which wins.
-fn contradiction(entry: &Entry, logged: Option<&NodeState>) -> Option<String> {
+/// Each node's last event in the log, about whichever of its bundles. Not of a node that runs several of which only one
+/// was asked for.
+fn last_events(view: &FleetView) -> BTreeMap<&NodeName, u64> {
+    let (mut last, mut entries) = (BTreeMap::new(), BTreeMap::new());
+    for (node, _) in view.entries.keys() {
+        last.insert(node, 0);
+        *entries.entry(node).or_insert(0_usize) += 1;
+    }
+    for ((node, _), state) in &view.history.nodes {
+        let known = last.entry(node).or_default();
+        *known = state.stream_sequence.max(*known);
+    }
+    last.retain(|node, _| !view.several.contains(*node) || entries.get(node).is_some_and(|entries| *entries > 1));
+    last
+}
+
+/// Where the table contradicts the log, which wins. `last` is the node's last event in the log, where it is known.
+fn contradiction(entry: &Entry, logged: Option<&NodeState>, last: Option<u64>) -> Option<String> {
     let report = &entry.report;
     let said = report.active.as_ref().map(|active| (&active.tag, active.tree_digest));
     let known = logged.and_then(|state| state.active.as_ref()).map(|(loaded, _)| (&loaded.tag, loaded.tree_digest));
     let name = |of: Option<(&Tag, Sha256Digest)>| of.map_or("nothing", |(tag, _)| tag.as_str()).to_owned();
-    let last = logged.map_or(0, |state| state.stream_sequence);
     if said == known {
-        return (report.last_sequence > last)
-            .then(|| format!("the table names event {} as its last, the log ends with {last}", report.last_sequence));
+        let last = last.filter(|last| report.last_sequence > *last)?;
+        return Some(format!("the table names event {} as its last, the log ends with {last}", report.last_sequence));
     }
     if known.is_none() {
         return Some(format!("the table says it runs {}; the log has no event of a switch", name(said)));
     }
-    let stale = if report.last_sequence < last { "is behind and " } else { "" };
+    let stale = if last.is_some_and(|last| report.last_sequence < last) { "is behind and " } else { "" };
     Some(format!("the table {stale}says it runs {}; the log says {}", name(said), name(known)))
 }
 

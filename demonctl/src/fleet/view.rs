@@ -2,7 +2,7 @@
 //!
 //! The table says who lives and how far each has written. The log says what each runs: the last event of a subject is
 //! found without reading those before it. A node whose entry is absent, or names another last event than the log has,
-//! is read in full: the last event on each of its subjects.
+//! is read in full: the last event on each of its subjects. So is a node that runs several bundles.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -45,6 +45,8 @@ pub(super) struct FleetView {
     pub(super) history: FleetHistory,
     /// The table.
     pub(super) entries: BTreeMap<NodeKey, Entry>,
+    /// Nodes that run several bundles. Their entries name the node's last event, not that of each bundle.
+    pub(super) several: BTreeSet<NodeName>,
     /// When the server stored each node's last event that was read.
     pub(super) heard: BTreeMap<NodeKey, DateTime<Utc>>,
     /// Each node's last failure in words.
@@ -84,7 +86,8 @@ pub(super) async fn read_heads(connection: &Connection, selection: &Selection) -
         .iter()
         .filter(|(key, entry)| {
             let known = last.get(*key).copied().unwrap_or(0);
-            entry.report.last_sequence != known || behind.get(*key).is_some_and(|newer| *newer > known)
+            let several = view.several.contains(&key.0);
+            several || entry.report.last_sequence != known || behind.get(*key).is_some_and(|newer| *newer > known)
         })
         .map(|(key, _)| key.clone())
         .collect();
@@ -117,15 +120,21 @@ impl FleetView {
     async fn read_table(&mut self, connection: &Connection, selection: &Selection) -> anyhow::Result<()> {
         let entries = NodeTable::new(connection.clone()).list().await.context("the live nodes are not known")?;
         for entry in entries {
-            match serde_json::from_slice::<NodeReport>(&entry.value) {
-                Ok(report) if selection.takes(&entry.node, &report.bundle) => {
-                    let key = (entry.node, report.bundle.clone());
-                    self.entries.insert(key, Entry { report, stored_at: entry.stored_at });
-                }
-                Ok(_) => {}
+            let reports = match NodeReport::read_entry(&entry.value) {
+                Ok(reports) => reports,
                 Err(error) => {
                     tracing::warn!(node = %entry.node, %error, "an entry of the node table is not understood");
                     self.not_understood += 1;
+                    continue;
+                }
+            };
+            if reports.len() > 1 {
+                self.several.insert(entry.node.clone());
+            }
+            for report in reports {
+                if selection.takes(&entry.node, &report.bundle) {
+                    let key = (entry.node.clone(), report.bundle.clone());
+                    self.entries.insert(key, Entry { report, stored_at: entry.stored_at });
                 }
             }
         }

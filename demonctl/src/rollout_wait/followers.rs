@@ -76,6 +76,8 @@ impl fmt::Display for Straggler {
 pub(super) struct Followers {
     /// What each node's entry in the table says, and when the server stored it.
     entries: BTreeMap<NodeName, (NodeReport, DateTime<Utc>)>,
+    /// Nodes whose entry does not name the bundle.
+    elsewhere: BTreeSet<NodeName>,
     /// When the log last heard of each node.
     heard: BTreeMap<NodeName, DateTime<Utc>>,
     /// Each node's last failure: its place among the events.
@@ -89,19 +91,25 @@ impl Followers {
     /// Takes in the node table. An entry that no agent of ours wrote says nothing.
     pub(super) fn see_entries(&mut self, goal: &Goal<'_>, entries: &[NodeEntry]) {
         for entry in entries {
-            match serde_json::from_slice::<NodeReport>(&entry.value) {
-                Ok(report) if report.bundle == *goal.bundle => {
-                    if report.channel.as_ref() == Some(goal.channel) {
-                        self.nodes.insert(entry.node.clone());
-                    } else {
-                        self.nodes.remove(&entry.node);
-                    }
-                    self.entries.insert(entry.node.clone(), (report, entry.stored_at));
-                }
-                Ok(_) => {}
+            let reports = match NodeReport::read_entry(&entry.value) {
+                Ok(reports) => reports,
                 Err(error) => {
                     tracing::warn!(node = %entry.node, %error, "an entry of the node table is not understood");
+                    continue;
                 }
+            };
+            let of_bundle = reports.into_iter().find(|report| report.bundle == *goal.bundle);
+            if of_bundle.as_ref().and_then(|report| report.channel.as_ref()) == Some(goal.channel) {
+                self.nodes.insert(entry.node.clone());
+            } else {
+                // Also a node that no longer runs the bundle.
+                self.nodes.remove(&entry.node);
+            }
+            if let Some(report) = of_bundle {
+                self.elsewhere.remove(&entry.node);
+                self.entries.insert(entry.node.clone(), (report, entry.stored_at));
+            } else {
+                self.elsewhere.insert(entry.node.clone());
             }
         }
     }
@@ -134,7 +142,8 @@ impl Followers {
             let follows = state_of(history, goal, node)
                 .and_then(|state| state.active.as_ref())
                 .is_some_and(|(loaded, _)| loaded.channel.as_ref() == Some(goal.channel));
-            if follows && now - heard < lifetime && !self.entries.contains_key(node) {
+            let told = self.entries.contains_key(node) || self.elsewhere.contains(node);
+            if follows && now - heard < lifetime && !told {
                 self.nodes.insert(node.clone());
             }
         }

@@ -101,6 +101,7 @@ impl FallbackActivated {
                 previous_tag: None,
                 duration_ms: 0,
                 activation_epoch: self.activation_epoch,
+                unrecorded_switches: 0,
                 verified: true,
             }),
         }
@@ -274,6 +275,7 @@ impl Reverted {
             previous_tag: Some(self.tag.clone()),
             duration_ms: self.duration_ms,
             activation_epoch: self.activation_epoch,
+            unrecorded_switches: 0,
             verified: restored.verified,
         })
     }

@@ -97,8 +97,17 @@ pub struct Loaded {
     pub duration_ms: u64,
     /// Counts the node's switches, so that a health result can name the one it speaks of.
     pub activation_epoch: u64,
+    /// Switches before this one that could not be recorded, because disk or outbox were full for long: as many numbers are
+    /// missing before `activation_epoch`.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub unrecorded_switches: u64,
     /// False only where verification was switched off by the emergency flag.
     pub verified: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What was compared when a verification failed.

@@ -72,6 +72,7 @@ pub(crate) fn loaded(tag: &str) -> BundleEvent {
         previous_tag: None,
         duration_ms: 1,
         activation_epoch: 1,
+        unrecorded_switches: 0,
         verified: true,
     }
     .into()

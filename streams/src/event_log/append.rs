@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use shared::daemon::crash_point::CrashPoint;
 use shared::event_chain::SealedEvent;
 use shared::event_envelope::CONTENT_TYPE;
 use shared::identifiers::NodeName;
@@ -183,6 +184,7 @@ impl EventLog {
         loop {
             let headers = headers(event, expectation);
             let answer = publish(&self.connection, &subject, headers, payload.clone()).await;
+            CrashPoint::EventAnswered.reach();
             let cause = match interpret(answer) {
                 Answer::Stored(appended) => return Ok(appended),
                 Answer::Conflict => match self.resolve_conflict(event, expectation).await {

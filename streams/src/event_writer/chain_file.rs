@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use shared::daemon::crash_point::CrashPoint;
 use shared::digest::Sha256Digest;
 use shared::event_chain::{EventChain, SealedEvent};
 use shared::identifiers::{EventId, NodeName};
@@ -78,6 +79,9 @@ struct Wire {
     source: String,
     chain: EventChain,
     last_stored: Option<EventId>,
+    /// Absent in files of earlier versions.
+    #[serde(default)]
+    stored_recently: Vec<EventId>,
     in_flight: Option<WireInFlight>,
 }
 
@@ -109,7 +113,10 @@ impl ChainFile {
         durable_file::create_private_directory(directory).map_err(io)?;
         let lock = File::create(directory.join(LOCK_NAME)).map_err(io)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: directory.join(FILE_NAME), _lock: lock, writing: Mutex::new(()) }),
+            Ok(()) => {
+                CrashPoint::OutboxOpened.reach();
+                Ok(Self { path: directory.join(FILE_NAME), _lock: lock, writing: Mutex::new(()) })
+            }
             Err(TryLockError::WouldBlock) => Err(ChainFileError::InUse { path: directory.to_owned() }),
             Err(TryLockError::Error(source)) => Err(io(source)),
         }
@@ -126,7 +133,11 @@ impl ChainFile {
             return Err(ChainFileError::OtherSource { path, expected, found: wire.source });
         }
         let in_flight = wire.in_flight.map(|in_flight| self.sealed(in_flight)).transpose()?;
-        Ok(Some(WriterState { chain: wire.chain, last_stored: wire.last_stored, in_flight }))
+        let mut stored_recently = wire.stored_recently;
+        if stored_recently.is_empty() {
+            stored_recently.extend(wire.last_stored);
+        }
+        Ok(Some(WriterState { chain: wire.chain, last_stored: wire.last_stored, stored_recently, in_flight }))
     }
 
     /// Returns after the state is durable.
@@ -136,6 +147,7 @@ impl ChainFile {
             source: source.to_string(),
             chain: state.chain.clone(),
             last_stored: state.last_stored,
+            stored_recently: state.stored_recently.clone(),
             in_flight: state.in_flight.as_ref().map(to_wire),
         };
         let content = serde_json::to_vec(&wire).map_err(|source| self.malformed(source))?;
@@ -210,7 +222,8 @@ mod tests {
         };
         let event = chain.seal(&source(), &draft).unwrap();
         let expectation = Expectation::OnNode { node: "edge-17".parse().unwrap(), last: 12 };
-        WriterState { chain, last_stored: None, in_flight: Some(InFlight { event, expectation }) }
+        let in_flight = Some(InFlight { event, expectation });
+        WriterState { chain, last_stored: None, stored_recently: Vec::new(), in_flight }
     }
 
     #[test]

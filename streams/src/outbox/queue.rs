@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use shared::daemon::crash_point::CrashPoint;
 use shared::digest::Sha256Digest;
 use shared::event_chain::EventDraft;
 use shared::event_envelope::{EnvelopeError, EventEnvelope};
@@ -118,6 +119,7 @@ impl Queue {
         let number = entries.back().map_or(1, |entry| entry.number + 1);
         let path = self.path_of(number);
         durable_file::write(&path, &content).map_err(|source| RecordError::Queue(failed(&path, source)))?;
+        CrashPoint::EventRecorded.reach();
         entries.push_back(Entry { number, draft });
         Ok(())
     }
@@ -148,7 +150,9 @@ impl Queue {
     fn move_aside(&self, path: &Path) -> Result<(), QueueError> {
         // Numbers begin anew when the queue runs empty, so the name alone could replace an earlier one.
         let name = format!("{}.json", Uuid::now_v7());
-        std::fs::rename(path, self.set_aside.join(name)).map_err(|source| failed(path, source))
+        std::fs::rename(path, self.set_aside.join(name)).map_err(|source| failed(path, source))?;
+        CrashPoint::EntrySetAside.reach();
+        Ok(())
     }
 
     fn path_of(&self, number: u64) -> PathBuf {

@@ -1,5 +1,6 @@
 //! Options of the HTTP interface and of what it says.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use clap::Args;
@@ -7,6 +8,8 @@ use serde::Serialize;
 use shared::daemon::api_keys::ApiKeys;
 
 use super::ConfigFaults;
+use super::strict::{Requirement, StrictArguments};
+use super::values::shown;
 
 const DEFAULT_STALE_HOURS: u32 = 24;
 
@@ -41,6 +44,10 @@ pub struct HttpArguments {
     /// Age in whole hours above which the running release counts as stale; what is no number counts as 24
     #[arg(long, env = "DEMON_CONTRACTS_STALE_THRESHOLD_HOURS", value_name = "HOURS", default_value = "24")]
     pub stale_threshold_hours: String,
+
+    /// The strict health check.
+    #[command(flatten)]
+    pub strict: StrictArguments,
 }
 
 /// Settings of the HTTP interface, each of them checked. Serialising shows no key.
@@ -58,6 +65,8 @@ pub struct HttpConfig {
     pub api_keys: Option<ApiKeys>,
     /// Hours after which a release is stale.
     pub stale_threshold_hours: u32,
+    /// What the strict health check demands beyond a running release that is what it should be.
+    pub strict_requires: BTreeSet<Requirement>,
 }
 
 impl HttpConfig {
@@ -91,7 +100,9 @@ impl HttpArguments {
             let fault = format!("others can reach `{address}`: set AGENT_API_KEY, or give --allow-open-http");
             faults.add("--bind-address (BIND_ADDR)", &fault);
         }
+        let strict_requires = self.strict.check(faults);
         Some(HttpConfig {
+            strict_requires,
             enabled: !self.no_http,
             port: port?,
             second_port: second_port.map_or(Some(None), |port| port.map(Some))?,
@@ -107,7 +118,7 @@ impl HttpArguments {
         let text = self.stale_threshold_hours.trim();
         let odd = text.parse::<u32>().is_err();
         odd.then(|| {
-            let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+            let shown = shown(text);
             format!(
                 "DEMON_CONTRACTS_STALE_THRESHOLD_HOURS: `{shown}` is no number of hours; {DEFAULT_STALE_HOURS} counts"
             )
@@ -118,7 +129,7 @@ impl HttpArguments {
 fn port(text: &str, option: &str, faults: &mut ConfigFaults) -> Option<u16> {
     let port = text.trim().parse().ok();
     if port.is_none() {
-        let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+        let shown = shown(text);
         faults.add(option, &format!("`{shown}` is no port, 0 to 65535"));
     }
     port

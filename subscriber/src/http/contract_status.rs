@@ -48,16 +48,41 @@ struct Alert {
 enum Severity {
     Error,
     Warning,
+    Info,
 }
 
 impl StatusDocument {
-    /// The document for a view at a time.
-    pub(super) fn new(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Self {
-        Self { contract_bundle: ContractBundle::new(view, stale_after, now) }
+    /// The document for the view of bundle `contracts` at a time; `None` where the agent does not run it.
+    pub(super) fn new(view: Option<&AgentView>, stale_after: TimeDelta, now: DateTime<Utc>) -> Self {
+        let contract_bundle = match view {
+            Some(view) => ContractBundle::new(view, stale_after, now),
+            None => ContractBundle::not_run(now),
+        };
+        Self { contract_bundle }
     }
 }
 
 impl ContractBundle {
+    /// Contracts are not this agent's: as where loading is switched off, but for the reason.
+    fn not_run(now: DateTime<Utc>) -> Self {
+        let alert = Alert {
+            severity: Severity::Info,
+            message: "This agent runs no bundle `contracts`".to_owned(),
+            remediation: "see /api/bundles for what it runs; name contracts with --bundle (DEMON_BUNDLE) to run it"
+                .to_owned(),
+            timestamp: text(now),
+        };
+        Self {
+            status: BundleState::Disabled.as_str(),
+            metadata: None,
+            alerts: vec![alert],
+            last_check: text(now),
+            using_fallback: false,
+            cache_dir: None,
+            source: "disabled",
+        }
+    }
+
     /// The same without the frame.
     pub(super) fn new(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Self {
         let using_fallback = view.uses_fallback();
@@ -101,6 +126,7 @@ fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<A
                 (Severity::Error, format!("Failed to download bundle: {}", trouble.text))
             }
             Cause::Withdrawn => (Severity::Warning, format!("Using fallback: {}", trouble.text)),
+            Cause::Rejected => (Severity::Error, format!("Health check failed: {}", trouble.text)),
         };
         let remediation = trouble.remediation.clone();
         alerts.push(Alert { severity, message, remediation, timestamp: text(trouble.since) });
@@ -154,7 +180,7 @@ mod tests {
     use crate::agent_view::tests::{at, trouble, view};
 
     fn document(view: &AgentView, now: DateTime<Utc>) -> Value {
-        serde_json::to_value(StatusDocument::new(view, TimeDelta::hours(24), now)).unwrap()
+        serde_json::to_value(StatusDocument::new(Some(view), TimeDelta::hours(24), now)).unwrap()
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Which path shows what.
 
+use std::collections::BTreeSet;
+
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -13,72 +15,120 @@ use tokio::sync::watch;
 
 use super::authentication::require_key;
 use super::contract_status::{ContractBundle, StatusDocument};
-use super::health::{StrictHealth, is_ready};
+use super::health::{StrictHealth, StrictRules, is_ready};
 use super::metrics_page::metrics;
+use super::openapi::openapi;
 use crate::agent_view::AgentView;
+use crate::config::Requirement;
 use crate::metrics::MetricsPage;
 
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-demon-api-version");
-const VERSION: &str = "v1";
+pub(super) const VERSION: &str = "v1";
+/// The bundle that the status document is about.
+const CONTRACTS: &str = "contracts";
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
 pub(super) struct Shown {
-    pub(super) view: watch::Receiver<AgentView>,
+    /// One for each bundle, in the order of the settings.
+    pub(super) views: Vec<watch::Receiver<AgentView>>,
     pub(super) stale_after: TimeDelta,
+    pub(super) requires: BTreeSet<Requirement>,
     pub(super) metrics: Option<MetricsPage>,
     pub(super) keys: Option<ApiKeys>,
 }
 
-/// Every route.
+impl Shown {
+    /// Every bundle as it is now.
+    pub(super) fn views(&self) -> Vec<AgentView> {
+        self.views.iter().map(|view| view.borrow().clone()).collect()
+    }
+
+    fn bundle(&self, name: &str) -> Option<AgentView> {
+        self.views.iter().find(|view| view.borrow().report.bundle.as_str() == name).map(|view| view.borrow().clone())
+    }
+}
+
+/// Who may ask for a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody who can connect: probes, and what holds no secret.
+    Open,
+    /// Whoever has a key, where one is set; the version of the API is negotiated.
+    WithKey,
+}
+
+/// One path and what answers it.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    handler: MethodRouter<Shown>,
+}
+
+/// Every route. Each is described in `openapi.json`.
+pub(super) fn routes() -> Vec<Route> {
+    let open = |path, handler| Route { path, access: Access::Open, handler };
+    let api = |path, handler| Route { path, access: Access::WithKey, handler };
+    vec![
+        api("/api/contracts/status", get(contracts_status)),
+        api("/api/bundles", get(bundles)),
+        api("/api/bundles/{name}", get(bundle)),
+        open("/health", get(async || "OK")),
+        open("/healthz", get(async || "OK")),
+        open("/ready", get(ready)),
+        open("/healthz/strict", get(strict)),
+        open("/metrics", get(metrics)),
+        open("/openapi.json", get(openapi)),
+    ]
+}
+
+/// All of them, with what guards them.
 pub(super) fn router(shown: Shown) -> Router {
-    let api = Router::new()
-        .route("/api/contracts/status", get(contracts_status))
-        .route("/api/bundles", get(bundles))
-        .route("/api/bundles/{name}", get(bundle))
-        .layer(from_fn(api_version))
-        .layer(from_fn_with_state(shown.keys.clone(), require_key));
-    Router::new()
-        .route("/health", get(async || "OK"))
-        .route("/healthz", get(async || "OK"))
-        .route("/ready", get(ready))
-        .route("/healthz/strict", get(strict))
-        .route("/metrics", get(metrics))
-        .merge(api)
+    let (mut open, mut api) = (Router::new(), Router::new());
+    for Route { path, access, handler } in routes() {
+        match access {
+            Access::Open => open = open.route(path, handler),
+            Access::WithKey => api = api.route(path, handler),
+        }
+    }
+    let api = api.layer(from_fn(api_version)).layer(from_fn_with_state(shown.keys.clone(), require_key));
+    open.merge(api)
         .fallback(async || (StatusCode::NOT_FOUND, Json(json!({ "error": "no such path" }))))
         .with_state(shown)
 }
 
 async fn contracts_status(State(shown): State<Shown>) -> Json<StatusDocument> {
-    Json(StatusDocument::new(&shown.view.borrow(), shown.stale_after, Utc::now()))
+    let contracts = shown.bundle(CONTRACTS);
+    Json(StatusDocument::new(contracts.as_ref(), shown.stale_after, Utc::now()))
 }
 
 async fn bundles(State(shown): State<Shown>) -> Json<Value> {
-    Json(json!({ "bundles": [bundle_entry(&shown)] }))
+    let entries: Vec<Value> = shown.views().iter().map(|view| bundle_entry(view, shown.stale_after)).collect();
+    Json(json!({ "bundles": entries }))
 }
 
 async fn bundle(State(shown): State<Shown>, Path(name): Path<String>) -> Response {
-    if shown.view.borrow().report.bundle.as_str() == name {
-        return Json(bundle_entry(&shown)).into_response();
+    if let Some(view) = shown.bundle(&name) {
+        return Json(bundle_entry(&view, shown.stale_after)).into_response();
     }
     (StatusCode::NOT_FOUND, Json(json!({ "error": "this agent does not run such a bundle" }))).into_response()
 }
 
-/// The node's entry in the node table beside how the bundle stands.
-fn bundle_entry(shown: &Shown) -> Value {
-    let view = shown.view.borrow();
-    let standing = ContractBundle::new(&view, shown.stale_after, Utc::now());
+/// What the node table says of a bundle beside how it stands.
+fn bundle_entry(view: &AgentView, stale_after: TimeDelta) -> Value {
+    let standing = ContractBundle::new(view, stale_after, Utc::now());
     json!({ "name": view.report.bundle, "standing": standing, "node": view.report })
 }
 
 async fn ready(State(shown): State<Shown>) -> Response {
-    let ready = is_ready(&shown.view.borrow());
+    let ready = shown.views().iter().all(is_ready);
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": ready }))).into_response()
 }
 
 async fn strict(State(shown): State<Shown>) -> Response {
-    let health = StrictHealth::new(&shown.view.borrow(), shown.stale_after, Utc::now());
+    let rules = StrictRules { stale_after: shown.stale_after, requires: shown.requires.clone() };
+    let health = StrictHealth::of_all(&shown.views(), &rules, Utc::now());
     let code = if health.passed() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(health)).into_response()
 }
@@ -116,9 +166,9 @@ mod tests {
         if !loaded {
             shown.report.active = None;
         }
-        let (_, view) = watch::channel(shown);
+        let views = vec![watch::channel(shown).1];
         let keys = keys.and_then(|keys| ApiKeys::parse(keys).unwrap());
-        router(Shown { view, stale_after: TimeDelta::hours(24), metrics: None, keys })
+        router(Shown { views, stale_after: TimeDelta::hours(24), requires: BTreeSet::new(), metrics: None, keys })
     }
 
     async fn ask(router: Router, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Option<String>, String) {

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use proptest::prelude::*;
+use shared::identifiers::EventId;
+use uuid::Uuid;
 
 use super::*;
 use crate::failures::FailureKind;
+use crate::trial::Rejection;
 
 const RETRY: RetryBounds = RetryBounds { first: Duration::from_secs(1), longest: Duration::from_mins(1) };
 
@@ -24,6 +27,7 @@ struct Node {
     unfetchable: BTreeSet<ReleaseId>,
     staged: Option<ReleaseId>,
     failures: FailureBook,
+    trials: TrialBook,
 }
 
 fn release(number: u8) -> ReleaseId {
@@ -62,6 +66,7 @@ impl Node {
             on_disk: &self.on_disk,
             staged: self.staged.as_ref(),
             failures: &self.failures,
+            trials: &self.trials,
             retry: &RETRY,
             now: now(),
         })
@@ -69,6 +74,14 @@ impl Node {
 
     fn fail(&mut self, key: FailureKey) {
         self.failures.note(key, FailureKind::Download, "refused", now(), |attempts| RETRY.delay(attempts, 0.5));
+    }
+
+    /// The release was on trial and failed.
+    fn reject(&mut self, number: u8) {
+        let rejection =
+            Rejection { reason: "503".to_owned(), head: 1, at: now(), event: EventId::from_uuid(Uuid::nil()) };
+        self.trials.begin(&release(number), u64::from(number), now());
+        assert!(self.trials.reject(u64::from(number), rejection));
     }
 
     /// What carrying out the step does to a node.
@@ -206,6 +219,35 @@ fn a_withdrawn_release_stops_running_also_when_only_its_content_is_named() {
 }
 
 #[test]
+fn a_release_that_failed_its_health_check_gives_way_to_the_last_that_proved_itself() {
+    let mut node = Node { desired: Some(desired(3)), previous: vec![loaded(2), loaded(1)], ..running(3) };
+    node.on_disk.extend([release(1), release(2)]);
+    // The one before had no time to prove itself.
+    node.trials.begin(&release(2), 2, now());
+    node.reject(3);
+    for expected in [Step::Reuse(release(1)), Step::Switch(release(1)), Step::Idle(Idle::Rejected)] {
+        let step = node.step();
+        assert_eq!(step, expected);
+        node.carry_out(&step);
+    }
+    // One without proof is better than one with proof of the contrary.
+    let mut node = Node { desired: Some(desired(3)), previous: vec![loaded(2)], ..running(3) };
+    node.on_disk.insert(release(2));
+    node.trials.begin(&release(2), 2, now());
+    node.reject(3);
+    assert_eq!(node.step(), Step::Reuse(release(2)));
+}
+
+#[test]
+fn a_release_that_failed_its_health_check_is_better_than_none_and_gives_way_to_the_next() {
+    let mut node = Node { desired: Some(desired(3)), ..running(3) };
+    node.reject(3);
+    assert_eq!(node.step(), Step::Idle(Idle::Rejected));
+    node.desired = Some(desired(4));
+    assert_eq!(node.step(), Step::Fetch(release(4)));
+}
+
+#[test]
 fn a_withdrawn_release_stops_running_also_while_its_successor_cannot_be_had() {
     let mut node = Node { desired: Some(desired(4)), previous: vec![loaded(1)], ..running(2) };
     node.on_disk.insert(release(1));
@@ -236,6 +278,7 @@ prop_compose! {
         trees in releases(),
         contents in releases(),
         failed in releases(),
+        rejected in releases(),
     ) -> Node {
         let mut node = Node {
             desired: wanted.map(desired),
@@ -250,7 +293,11 @@ prop_compose! {
             unfetchable: ids(&unfetchable),
             staged: staged.map(release),
             failures: FailureBook::default(),
+            trials: TrialBook::default(),
         };
+        for number in rejected {
+            node.reject(number);
+        }
         if let Some(desired) = &mut node.desired {
             if missing {
                 desired.announcement = Announcement::Missing;
@@ -273,6 +320,7 @@ proptest! {
             let step = node.step();
             if let Step::Reuse(id) | Step::Fetch(id) | Step::Switch(id) = &step {
                 prop_assert!(!node.withdrawn.trees.contains(&id.tree_digest));
+                prop_assert!(node.trials.rejection(id.tree_digest).is_none());
                 let number = (0..6).find(|number| &release(*number) == id).unwrap();
                 prop_assert!(!node.withdrawn.contents.contains(&content(number)));
                 let as_desired = node.desired.as_ref().filter(|desired| &desired.release == id);

@@ -1,4 +1,5 @@
-//! One agent: what it knows, and the round in which it compares that with the log.
+//! One bundle on this node: what is known of it, and the round in which that is compared with the log. Each bundle has
+//! such a loop of its own; none waits for another.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,12 +7,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use shared::daemon::ErrorChain;
-use shared::event::Published;
+use shared::daemon::crash_point::CrashPoint;
+use shared::event::{BundleEvent, Published};
 use shared::limits::ReleaseLimits;
 use shared::verification::VerifiedRelease;
 use streams::connection::{Connection, ConnectionState};
 use streams::event_log::EventLog;
-use streams::event_writer::new_event_id;
 use streams::outbox::Outbox;
 use streams::release_store::ReleaseStore;
 use tokio::sync::watch;
@@ -19,27 +20,35 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::after_switch::AfterSwitch;
 use super::heartbeat::jittered;
 use super::look::catch_up_pause;
+use super::node_alarms::NodeAlarms;
 use super::pinning::KnownPin;
 use super::resume::is_current;
-use super::show::Rivalry;
 use super::wake_ups::{Wake, WakeUps};
 use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::{Alarms, Subject};
 use crate::cache::Cache;
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, BundleConfig};
 use crate::desired::Question;
 use crate::failures::FailureKind;
+use crate::metrics::BundleMetrics;
 use crate::node_report::NodeReport;
-use crate::node_state::{LoadedRelease, NodeState, ReleaseId};
+use crate::node_state::{LoadedRelease, NodeState, ReleaseId, UnreportedSwitch};
 use crate::plan::{Announcement, Withdrawn};
 use crate::reports::Reporter;
 use crate::state_directory::StateDirectory;
 
-/// What a node knows and holds.
+/// Going back takes two steps, and each may be followed by a wish to look at the log first.
+const MOST_STEPS_BACK: u32 = 6;
+
+/// What a node knows and holds of one bundle.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any may hold beside any other")]
 pub(super) struct Agent {
-    pub(super) config: AgentConfig,
+    pub(super) config: Arc<AgentConfig>,
+    /// The bundle it is about.
+    pub(super) target: BundleConfig,
     pub(super) limits: ReleaseLimits,
     pub(super) cache: Cache,
     directory: Arc<StateDirectory>,
@@ -58,11 +67,16 @@ pub(super) struct Agent {
     pub(super) known_pin: KnownPin,
     /// Whether `current` is the remembered release and not known to be damaged.
     pub(super) intact: bool,
+    /// What the last switch began: telling the application, and its release's trial.
+    pub(super) after_switch: Option<AfterSwitch>,
+    /// The current release was found in place at the start, and its files are not compared yet.
+    pub(super) verifying: bool,
     /// Releases in the cache that are not what they should be.
     pub(super) damaged: BTreeSet<ReleaseId>,
     pub(super) staged: Option<Staged>,
     pub(super) alarms: Alarms,
-    pub(super) rivalry: Rivalry,
+    pub(super) node_alarms: Arc<NodeAlarms>,
+    pub(super) metrics: BundleMetrics,
     /// When old releases are looked through next.
     pub(super) collect_at: Option<Instant>,
     pub(super) own_last_sequence: u64,
@@ -82,12 +96,26 @@ pub(super) struct Agent {
     pub(super) manifest: Option<(ReleaseId, Option<ManifestFacts>)>,
     pub(super) shown: watch::Sender<AgentView>,
     pub(super) first_look: CancellationToken,
+    /// Whether the log has said what this node should run.
+    pub(super) looked: bool,
 }
 
-/// What the agent remembers, and where.
+/// What the agent remembers of its bundle, and where.
 pub(super) struct Memory {
     pub(super) directory: Arc<StateDirectory>,
     pub(super) state: NodeState,
+}
+
+/// What the agents of one node have in common.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) config: Arc<AgentConfig>,
+    pub(super) connection: Connection,
+    /// One for the node: its events are numbered by one writer, whichever bundle they are about.
+    pub(super) outbox: Outbox,
+    pub(super) node_alarms: Arc<NodeAlarms>,
+    /// Cancelled once the log was asked for the first time, for whichever bundle.
+    pub(super) first_look: CancellationToken,
 }
 
 /// A verified release in its place, and what is to be said about it once it is switched to.
@@ -112,23 +140,18 @@ pub(super) enum Next {
 }
 
 impl Agent {
-    pub(super) fn new(
-        config: AgentConfig,
-        cache: Cache,
-        memory: Memory,
-        connection: Connection,
-        outbox: Outbox,
-        reporter: Reporter,
-    ) -> Self {
+    pub(super) fn new(common: Common, target: BundleConfig, memory: Memory, reporter: Reporter) -> Self {
+        let Common { config, connection, outbox, node_alarms, first_look } = common;
         let started_at = Utc::now();
         let question = Question {
-            bundle: config.bundle.clone(),
-            follow: config.follow.clone(),
+            bundle: target.bundle.clone(),
+            follow: target.follow.clone(),
             node: config.node.clone(),
             incarnation: outbox.incarnation(),
         };
-        let report = NodeReport::at_start(&config, outbox.incarnation(), started_at);
-        let shown = watch::Sender::new(AgentView::at_start(report.clone(), &config));
+        let report = NodeReport::at_start(&config, &target, outbox.incarnation(), started_at);
+        let shown = watch::Sender::new(AgentView::at_start(report.clone(), &config, &target));
+        let metrics = BundleMetrics::new(&config, &target.bundle);
         Self {
             reporter,
             log: EventLog::new(connection.clone()),
@@ -136,8 +159,12 @@ impl Agent {
             limits: ReleaseLimits::default(),
             directory: memory.directory,
             state: memory.state,
+            cache: Cache::new(&target.cache),
+            alarms: Alarms::of(target.bundle.clone()),
             config,
-            cache,
+            target,
+            node_alarms,
+            metrics,
             connection,
             outbox,
             question,
@@ -146,10 +173,10 @@ impl Agent {
             withdrawn: Withdrawn::default(),
             known_pin: KnownPin::default(),
             intact: false,
+            after_switch: None,
+            verifying: false,
             damaged: BTreeSet::new(),
             staged: None,
-            alarms: Alarms::default(),
-            rivalry: Rivalry::default(),
             collect_at: None,
             own_last_sequence: 0,
             fruitless: 0,
@@ -162,18 +189,18 @@ impl Agent {
             trouble: None,
             manifest: None,
             shown,
-            first_look: CancellationToken::new(),
+            first_look,
+            looked: false,
         }
-    }
-
-    /// Cancelled once the log was asked for the first time, whatever it answered: then events and heartbeats begin.
-    pub(super) fn first_look(&self) -> CancellationToken {
-        self.first_look.clone()
     }
 
     /// Lives for ever; ends by being dropped.
     pub(super) async fn live(&mut self, wake_ups: &mut WakeUps) {
         self.refresh_pin().await;
+        // What ran before serves on while its files are compared.
+        self.recognise().await;
+        self.read_manifest().await;
+        self.show();
         self.resume().await;
         self.read_manifest().await;
         self.show();
@@ -187,8 +214,15 @@ impl Agent {
             wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
             let timer = Instant::now() + rest;
             loop {
-                match wake_ups.next(timer).await {
+                let wake = tokio::select! {
+                    biased;
+                    () = self.after_switch_changed() => Wake::AfterSwitch,
+                    wake = wake_ups.next(timer) => wake,
+                };
+                match wake {
                     Wake::Outbox => self.show(),
+                    // A release that failed is exchanged at once, whatever the network does.
+                    Wake::AfterSwitch => self.settle_after_switch(wake_ups).await,
                     Wake::Live | Wake::Cache | Wake::Timer => break,
                     Wake::Connected => {
                         self.fruitless = 0;
@@ -196,9 +230,10 @@ impl Agent {
                         break;
                     }
                     Wake::Hangup => {
-                        tracing::info!("SIGHUP: looking now");
+                        tracing::info!(bundle = %self.target.bundle, "SIGHUP: looking now");
                         let all = [FailureKind::Download, FailureKind::Verification];
                         self.state.failures.retry_now(Utc::now(), &all);
+                        self.unsaved |= self.state.trials.forgive_all();
                         break;
                     }
                 }
@@ -206,11 +241,25 @@ impl Agent {
         }
     }
 
+    /// Takes over what the last switch has come to, and brings back what ran before where its release failed.
+    async fn settle_after_switch(&mut self, wake_ups: &mut WakeUps) {
+        self.settle_trial().await;
+        for _ in 0..MOST_STEPS_BACK {
+            let failed =
+                self.active().is_some_and(|active| self.state.trials.rejection(active.id.tree_digest).is_some());
+            if !failed || self.converge(wake_ups).await != Next::Look {
+                break;
+            }
+        }
+        if self.unsaved {
+            self.save().await;
+        }
+        self.show();
+    }
+
     /// Looks at the log and does what follows from it. Returns how long to rest at most.
     async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
-        if self.state.unreported.is_some() {
-            self.report_switch().await;
-        }
+        self.report_switches().await;
         self.refresh_pin().await;
         self.check_current().await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
@@ -245,7 +294,7 @@ impl Agent {
             self.save().await;
         }
         let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));
-        rest.min(jittered(self.config.interval)).min(collect_in.unwrap_or(Duration::MAX))
+        rest.min(jittered(self.config.timing.interval)).min(collect_in.unwrap_or(Duration::MAX))
     }
 
     /// The release that is current, as far as it is known to be intact.
@@ -298,13 +347,20 @@ impl Agent {
         self.alarms.set(Subject::Disk, failed);
     }
 
-    /// Puts the last switch into the outbox and forgets it here once it is durable there.
-    pub(super) async fn report_switch(&mut self) {
-        let Some((at, loaded)) = self.state.unreported.clone() else { return };
-        let id = *self.state.unreported_id.get_or_insert_with(new_event_id);
-        if self.reporter.loaded(id, at, loaded).await {
-            self.state.unreported = None;
-            self.state.unreported_id = None;
+    /// Puts the switches that wait for it into the outbox, and forgets each here once it is durable there. None is
+    /// recorded whose number a crash could give away again.
+    pub(super) async fn report_switches(&mut self) {
+        while let Some(waiting) = self.state.unreported_switches.front().cloned() {
+            let UnreportedSwitch { id, at, loaded, reverted } = waiting;
+            if self.unsaved {
+                self.save().await;
+            }
+            let event = reverted.map_or_else(|| BundleEvent::from(loaded), BundleEvent::from);
+            if self.unsaved || !self.reporter.switched(id, at, event).await {
+                return;
+            }
+            CrashPoint::SwitchReported.reach();
+            self.state.unreported_switches.pop_front();
             self.save().await;
         }
     }
@@ -317,9 +373,14 @@ impl Agent {
 
     /// The releases whose presence in the cache matters for a decision.
     pub(super) fn of_interest(&self) -> BTreeSet<ReleaseId> {
-        let runs_well = self.active().is_some_and(|active| !self.is_withdrawn(active));
+        let runs_well = self.active().is_some_and(|active| !self.must_not_run(active));
         let history = if runs_well { Vec::new() } else { self.history() };
         history.into_iter().map(|release| release.id).chain(self.desired.clone()).collect()
+    }
+
+    /// Whether a release is not to run where there is another: it is withdrawn, or failed its health check.
+    pub(super) fn must_not_run(&self, release: &LoadedRelease) -> bool {
+        self.is_withdrawn(release) || self.state.trials.rejection(release.id.tree_digest).is_some()
     }
 
     /// Whether a release must never run.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rand::RngExt as _;
+use shared::daemon::crash_point::CrashPoint;
 use shared::digest::Sha256Digest;
 use shared::event::{FailedCheck, LoadSource, Loaded};
 use shared::identifiers::Tag;
@@ -22,7 +23,7 @@ use crate::desired::{Answer, Head};
 use crate::failures::{FailureKey, FailureKind, Report};
 use crate::fetch::{StageFailure, StagedRelease, cheapest_way, fetch, reuse};
 use crate::local_pin::LocalPin;
-use crate::metrics::{Operation, count, note_refresh};
+use crate::metrics::Operation;
 use crate::node_state::ReleaseId;
 use crate::plan::{Desired, Idle, Refusal, Situation, Step, WaitReason, next_step};
 use crate::release_directory::says_to_be;
@@ -39,6 +40,7 @@ impl Agent {
     pub(super) async fn converge(&mut self, wake_ups: &mut WakeUps) -> Next {
         let begun = Instant::now();
         loop {
+            self.settle_trial().await;
             let on_disk = self.on_disk().await;
             let now = Utc::now();
             let desired = self.desired.clone().map(|release| {
@@ -53,10 +55,12 @@ impl Agent {
                 on_disk: &on_disk,
                 staged: self.staged.as_ref().map(|staged| &staged.id),
                 failures: &self.state.failures,
-                retry: &self.config.retry(),
+                trials: &self.state.trials,
+                retry: &self.config.timing.retry(),
                 now,
             });
             if let Some(rest) = self.resting(&step, now) {
+                self.report_rejection().await;
                 // Not while something is tried: the alarm would end and begin again with each attempt.
                 self.alarms.set(Subject::Desired, self.complaint(&step, desired.as_ref()));
                 return Next::Rest(rest);
@@ -97,11 +101,11 @@ impl Agent {
     /// How long this step lets the agent rest; `None` where there is something to do.
     fn resting(&self, step: &Step, now: DateTime<Utc>) -> Option<Duration> {
         match step {
-            Step::Idle(_) | Step::Refuse(Refusal::NothingLeft) => Some(self.config.interval),
+            Step::Idle(_) | Step::Refuse(Refusal::NothingLeft) => Some(self.config.timing.interval),
             // Its announcement wakes the agent; looking is for the case that the replica asked lags behind.
             Step::Wait { reason: WaitReason::NotAnnounced, .. } => {
-                let delay = self.config.retry().delay(u64::from(self.unannounced), rand::rng().random());
-                Some(delay.min(self.config.interval))
+                let delay = self.config.timing.retry().delay(u64::from(self.unannounced), rand::rng().random());
+                Some(delay.min(self.config.timing.interval))
             }
             Step::Wait { until, reason: WaitReason::Retry } => {
                 Some((*until - now).to_std().unwrap_or_default().max(Duration::from_millis(1)))
@@ -127,7 +131,8 @@ impl Agent {
             Step::Refuse(Refusal::NothingLeft) => {
                 Some(format!("release `{tag}` is withdrawn, and the node has none that is not: it keeps what it has"))
             }
-            Step::Idle(Idle::Converged | Idle::NothingDesired)
+            // Shown as trouble, with what can be done about it.
+            Step::Idle(Idle::Converged | Idle::NothingDesired | Idle::Rejected)
             | Step::Reuse(_)
             | Step::Fetch(_)
             | Step::Switch(_)
@@ -139,7 +144,7 @@ impl Agent {
     /// is to be done.
     async fn on_disk(&self) -> BTreeSet<ReleaseId> {
         let settled = self.active().is_some_and(|active| {
-            !self.is_withdrawn(active) && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
+            !self.must_not_run(active) && self.desired.as_ref().is_none_or(|desired| desired == &active.id)
         });
         if settled {
             return BTreeSet::new();
@@ -174,11 +179,16 @@ impl Agent {
         let news = self.state.failures.attempt_is_news(&key, Utc::now());
         let way = cheapest_way(&self.store, &self.cache, &announced).await;
         self.reporter.refresh_attempt(id, self.running(), way.strategy(), news).await;
+        let failed = self.trial_failed();
         let fetched = tokio::select! {
             fetched = fetch(&self.store, &self.cache, &announced, &way, self.limits, &()) => fetched,
             // Leaves nothing behind: a large release does not hold up the one that is wanted instead.
             () = self.superseded(id, wake_ups) => {
                 tracing::info!(tag = %id.tag, "fetching is given up: another release is desired now");
+                return Next::Look;
+            }
+            () = failed => {
+                tracing::info!(tag = %id.tag, "fetching is put off: the running release failed its health check");
                 return Next::Look;
             }
         };
@@ -256,13 +266,14 @@ impl Agent {
                 return Next::Rest(Duration::ZERO);
             }
         }
+        CrashPoint::SwitchUnremembered.reach();
         self.intact = true;
         self.damaged.remove(id);
         self.collect_at = Some(Instant::now() + QUIET_TIME + Duration::from_secs(1));
         let loaded = self.loaded(&release, staged.source, staged.wire_bytes, milliseconds(staged.decided));
         log_loaded(&loaded, staged.git_sha.as_deref());
-        count(Operation::Loaded);
-        note_refresh(u32::try_from(loaded.duration_ms).unwrap_or(u32::MAX));
+        self.metrics.count(Operation::Loaded);
+        self.metrics.note_refresh(u32::try_from(loaded.duration_ms).unwrap_or(u32::MAX));
         self.remember_switch(id.clone(), &release, staged.git_sha, loaded).await;
         Next::Rest(Duration::ZERO)
     }
@@ -275,12 +286,13 @@ impl Agent {
             tag: release.tag().clone(),
             tree_digest: release.tree_digest(),
             content_digest: release.content_digest(),
-            channel: self.config.follow.channel().cloned(),
+            channel: self.target.follow.channel().cloned(),
             source,
             wire_bytes,
             previous_tag: previous.filter(|previous| previous != release.tag()),
             duration_ms,
             activation_epoch: self.state.activation_epoch + 1,
+            unrecorded_switches: 0,
             verified: true,
         }
     }
@@ -301,7 +313,7 @@ impl Agent {
             | StageFailure::Interrupted(_) => FailureKind::Download,
         };
         self.note_trouble(key, kind, failure);
-        let (retry, spread) = (self.config.retry(), rand::rng().random());
+        let (retry, spread) = (self.config.timing.retry(), rand::rng().random());
         let delay = |attempts| retry.delay(attempts, spread);
         let report = self.state.failures.note(key.clone(), kind, &failure.cause(), Utc::now(), delay);
         let event = match report {
@@ -313,7 +325,7 @@ impl Agent {
     }
 
     fn contradiction(&self, release: &ReleaseId, promoted: Sha256Digest, announced: Sha256Digest) -> StageFailure {
-        let subject = EventSubject::release_announcement(&self.config.bundle, &release.tag);
+        let subject = EventSubject::release_announcement(&self.target.bundle, &release.tag);
         StageFailure::Refused(VerificationFailure {
             check: FailedCheck::Tree,
             item: subject.to_string(),

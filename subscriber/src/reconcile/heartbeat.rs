@@ -1,7 +1,9 @@
-//! The node's entry in the node table, renewed at each interval and soon after something changed.
+//! The node's one entry in the node table, renewed at each interval and soon after something changed about any bundle.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use rand::RngExt as _;
 use shared::daemon::ErrorChain;
 use shared::identifiers::NodeName;
@@ -10,7 +12,8 @@ use streams::node_table::{ENTRY_LIFETIME, NodeTable};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::node_report::NodeReport;
+use super::node_alarms::NodeAlarms;
+use crate::node_report::{NodeHeartbeat, NodeReport};
 
 /// A change is shown within this time; spread, because a whole fleet changes at once.
 const LONGEST_HOLD: Duration = Duration::from_secs(1);
@@ -20,16 +23,18 @@ pub(super) async fn beat(
     connection: Connection,
     node: NodeName,
     interval: Duration,
-    mut view: watch::Receiver<NodeReport>,
+    alarms: Arc<NodeAlarms>,
+    mut bundles: Vec<watch::Receiver<NodeReport>>,
 ) {
     let table = NodeTable::new(connection.clone());
     // Three missed heartbeats, whatever the interval is.
     let lifetime = ENTRY_LIFETIME.max(interval.mul_f64(3.6));
     let mut last_error = None;
     loop {
-        let report = view.borrow_and_update().clone();
+        let reports = bundles.iter_mut().map(|bundle| bundle.borrow_and_update().clone()).collect();
+        let Some(entry) = NodeHeartbeat::of(reports, alarms.texts()) else { return };
         if connection.wait_until_connected(interval).await {
-            let error = table.put(&node, &report, lifetime).await.err().map(|error| ErrorChain(&error).to_string());
+            let error = table.put(&node, &entry, lifetime).await.err().map(|error| ErrorChain(&error).to_string());
             if let Some(text) = &error
                 && error != last_error
             {
@@ -39,7 +44,7 @@ pub(super) async fn beat(
         }
         tokio::select! {
             () = sleep(jittered(interval)) => {}
-            changed = view.changed() => {
+            (changed, ..) = select_all(bundles.iter_mut().map(|bundle| Box::pin(bundle.changed()))) => {
                 if changed.is_err() {
                     return;
                 }

@@ -22,7 +22,11 @@ const LONGEST_CATCH_UP: Duration = Duration::from_secs(1);
 impl Agent {
     /// Reads the desired state. The error is the time after which to try again; what was known stays.
     pub(super) async fn look(&mut self, wake_ups: &mut WakeUps) -> Result<(), Duration> {
-        let answer = self.question.ask(&self.log, &self.state.position).await;
+        let answer = tokio::select! {
+            answer = self.question.ask(&self.log, &self.state.position) => answer,
+            // What is to be done about that needs no answer.
+            () = self.trial_failed() => return Err(Duration::ZERO),
+        };
         self.first_look.cancel();
         match answer {
             Ok(Answer::Current(reading)) => {
@@ -40,6 +44,7 @@ impl Agent {
                     return Err(Duration::ZERO);
                 }
                 self.fruitless = 0;
+                self.looked = true;
                 Ok(())
             }
             Ok(Answer::Outdated { up_to_sequence }) => {
@@ -72,8 +77,8 @@ impl Agent {
 
     fn pause(&mut self) -> Duration {
         self.fruitless = self.fruitless.saturating_add(1);
-        let delay = self.config.retry().delay(u64::from(self.fruitless), rand::rng().random());
-        delay.min(self.config.interval)
+        let delay = self.config.timing.retry().delay(u64::from(self.fruitless), rand::rng().random());
+        delay.min(self.config.timing.interval)
     }
 
     /// Takes over what the log says. A local pin that holds is desired in place of the channel's head.
@@ -84,6 +89,11 @@ impl Agent {
                 tracing::warn!(old = %old, new = %reading.epoch, "the log was restored: it is read anew");
             }
             position.enter_epoch(reading.epoch);
+            let head = match &reading.head {
+                Head::Channel(sequence, _) => *sequence,
+                Head::Pinned(..) | Head::Missing | Head::Unchanged => 0,
+            };
+            self.state.trials.enter_epoch(head);
             self.unsaved = true;
         }
         position.read_up_to = position.read_up_to.max(reading.up_to_sequence);
@@ -94,7 +104,7 @@ impl Agent {
         self.unsaved |= self.state.previous.len() != remembered;
         self.withdrawn = reading.withdrawn;
         self.own_last_sequence = reading.own_last_sequence;
-        let missing = (reading.head == Head::Missing).then(|| match &self.config.follow {
+        let missing = (reading.head == Head::Missing).then(|| match &self.target.follow {
             Follow::Channel(channel) => format!("channel `{channel}` points at no release yet"),
             Follow::Tag(tag) => format!("pinned release `{tag}` is not announced"),
         });
@@ -104,6 +114,10 @@ impl Agent {
                     self.unsaved = true;
                 }
                 let head = ReleaseId { tag: promoted.tag, tree_digest: promoted.tree_digest };
+                if self.state.trials.heed_head(&head, sequence, promoted.cause) {
+                    tracing::info!(tag = %head.tag, "the channel was moved to it anew: the release is tried again");
+                    self.unsaved = true;
+                }
                 self.desire(pinned.unwrap_or(head));
             }
             Head::Pinned(sequence, published) => {
@@ -122,7 +136,7 @@ impl Agent {
         let complaints: Vec<String> = missing.into_iter().chain(reading.oddities).collect();
         self.alarms.set(Subject::Head, (!complaints.is_empty()).then(|| complaints.join("; ")));
         if let Some((sequence, writer)) = reading.rival {
-            self.rivalry.seen_in_log(sequence, writer, Instant::now());
+            self.node_alarms.seen_in_log(sequence, writer);
         }
     }
 
@@ -137,10 +151,10 @@ impl Agent {
     /// Looks up how the desired release was announced, unless it runs already.
     async fn look_up_announcement(&mut self) -> Result<(), ReadError> {
         let Some(desired) = self.desired.clone() else { return Ok(()) };
-        if self.active().is_some_and(|active| active.id == desired) || matches!(self.config.follow, Follow::Tag(_)) {
+        if self.active().is_some_and(|active| active.id == desired) || matches!(self.target.follow, Follow::Tag(_)) {
             return Ok(());
         }
-        self.announced = announcement(&self.log, &self.config.bundle, &desired.tag).await?;
+        self.announced = announcement(&self.log, &self.target.bundle, &desired.tag).await?;
         self.unannounced = if self.announced.is_some() { 0 } else { self.unannounced.saturating_add(1) };
         Ok(())
     }

@@ -30,7 +30,7 @@ impl Agent {
         });
         let Ok(Some((stamp, loaded))) = read.await else { return };
         self.known_pin.stamp = stamp;
-        let Follow::Channel(channel) = &self.config.follow else { return };
+        let Follow::Channel(channel) = &self.target.follow else { return };
         let complaint = loaded.as_ref().err().map(|error| ErrorChain(error).to_string());
         self.alarms.set(Subject::Pin, complaint);
         let had_pin = self.known_pin.pin.take().is_some();
@@ -43,13 +43,14 @@ impl Agent {
         let position = &self.state.position;
         let verdict = position.epoch.map(|epoch| {
             let now = PinnedAt { epoch, up_to_sequence: position.read_up_to };
-            pin.judge(&self.config.bundle, now, position.applied.get(channel).copied(), &self.withdrawn)
+            pin.judge(&self.target.bundle, now, position.applied.get(channel).copied(), &self.withdrawn)
         });
         if !matches!(verdict, Some(PinVerdict::Ended(_))) {
             tracing::info!(
                 tag = %pin.tag, actor = pin.actor.as_ref().map(ToString::to_string),
                 "a release was put into the cache by hand: it stays until the channel moves"
             );
+            self.unsaved |= self.state.trials.heed_hand(&pin.release(), pin.time);
             self.desire(pin.release());
         }
         self.known_pin.pin = Some(pin);
@@ -58,7 +59,7 @@ impl Agent {
     /// What the log says about the pin.
     pub(super) fn judge_pin(&self, reading: &Reading) -> Option<PinVerdict> {
         let pin = self.known_pin.pin.as_ref()?;
-        let Follow::Channel(channel) = &self.config.follow else { return None };
+        let Follow::Channel(channel) = &self.target.follow else { return None };
         let same_epoch = self.state.position.epoch == Some(reading.epoch);
         let head = match &reading.head {
             Head::Channel(_, head) if head.tag == pin.tag && head.tree_digest == pin.tree_digest => {
@@ -70,7 +71,7 @@ impl Agent {
             }
         };
         let now = PinnedAt { epoch: reading.epoch, up_to_sequence: reading.up_to_sequence };
-        Some(pin.judge(&self.config.bundle, now, head, &reading.withdrawn))
+        Some(pin.judge(&self.target.bundle, now, head, &reading.withdrawn))
     }
 
     /// The release to run instead of the channel's.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use chrono::Utc;
 use shared::daemon::ErrorChain;
+use shared::daemon::crash_point::CrashPoint;
 use shared::event::{LoadSource, Loaded};
 use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
@@ -19,14 +20,31 @@ use crate::alarms::Subject;
 use crate::cache::{Cache, CacheLock, Current};
 use crate::fetch::{StageFailure, id_of};
 use crate::node_state::{LoadedRelease, ReleaseId};
-use crate::release_directory::{FILES, RELEASE_JSON, ReleaseDirectory};
-use crate::reports::log_loaded;
+use crate::release_directory::{FILES, RELEASE_JSON, ReleaseDirectory, says_to_be};
+use crate::reports::{log_loaded, log_reverted};
 use crate::retention::{RetentionError, collect};
 
 impl Agent {
+    /// Shows the release that this node switched to last, where it still stands in its place by its names and its own
+    /// word. Readers see it already; whether its files are intact is found out by [`Agent::resume`].
+    pub(super) async fn recognise(&mut self) {
+        let Some(active) = self.state.active.as_ref().map(|active| active.id.clone()) else { return };
+        let cache = self.cache.clone();
+        let stands = move || is_current(&cache, &active.tag) && says_to_be(&cache.release(&active.tag), &active);
+        self.verifying = spawn_blocking(stands).await.unwrap_or(false);
+        self.intact = self.verifying;
+    }
+
     /// Finds out which release is current and whether it is intact; finishes what an interrupted switch left.
     pub(super) async fn resume(&mut self) {
         self.collect().await;
+        self.verify_current().await;
+        self.verifying = false;
+    }
+
+    async fn verify_current(&mut self) {
+        // Until it is verified it is not more than a name.
+        self.intact = false;
         let tag = match self.cache.current() {
             Ok(Current::Release(tag)) => tag,
             Ok(Current::Absent) => return tracing::info!("the cache has no current release"),
@@ -38,7 +56,7 @@ impl Agent {
         let (home, wanted, limits) = (self.cache.release(&tag), tag.clone(), self.limits);
         let verified = spawn_blocking(move || verify_tag(&home, &wanted, &limits)).await;
         match verified.map_err(StageFailure::from).flatten() {
-            Ok(release) if release.bundle() == &self.config.bundle => self.adopt(&release).await,
+            Ok(release) if release.bundle() == &self.target.bundle => self.adopt(&release).await,
             Ok(release) => tracing::warn!(found = %release.bundle(), "the current release belongs to another bundle"),
             Err(failure) => {
                 tracing::error!(%tag, error = failure.text(), "the current release is damaged");
@@ -63,6 +81,7 @@ impl Agent {
             // The fleet's log knows it since the switch; this process's log starts with it.
             let activation_epoch = self.state.activation_epoch;
             log_loaded(&Loaded { activation_epoch, previous_tag: None, ..loaded }, git_sha.as_deref());
+            self.resume_after_switch().await;
         } else {
             log_loaded(&loaded, None);
             self.remember_switch(id, release, None, loaded).await;
@@ -104,9 +123,20 @@ impl Agent {
         loaded: Loaded,
     ) {
         let release = LoadedRelease { id, content_digest: release.content_digest(), git_sha, loaded_at: Utc::now() };
-        self.state.switched_to(release, loaded, new_event_id());
+        let reverted = self.note_trial(&release.id, &loaded);
+        if reverted.is_none() {
+            // The release before failed, and another one than the one before it follows.
+            self.report_rejection().await;
+        }
+        let is_revert = reverted.is_some();
+        if let Some(reverted) = &reverted {
+            log_reverted(reverted);
+        }
+        self.state.switched_to(release, loaded, reverted, new_event_id());
         self.save().await;
-        self.report_switch().await;
+        self.follow_switch(is_revert).await;
+        CrashPoint::SwitchUnreported.reach();
+        self.report_switches().await;
     }
 }
 

@@ -49,12 +49,15 @@ impl Agent {
         let fresh = AgentView {
             report: self.view.borrow().clone(),
             disabled: false,
-            cache: self.config.cache.clone(),
+            cache: self.target.cache.clone(),
+            verifying: self.verifying,
+            looked: self.looked,
             connected: status.state == ConnectionState::Connected,
             connection_fault: status.last_fault.map(|fault| fault.to_string()),
             manifest: manifest.and_then(|(_, manifest)| manifest.clone()),
             git_sha: active.and_then(|(_, git_sha)| git_sha),
             trouble: self.trouble.clone(),
+            trial: self.trial_view(),
             changed_at: self.shown.borrow().changed_at,
         };
         self.shown.send_if_modified(|shown| {
@@ -69,12 +72,15 @@ impl Agent {
     /// Forgets trouble that is over, and notices what needs no attempt to be known.
     fn settle_trouble(&mut self) {
         let Some(desired) = self.desired.clone() else {
-            self.trouble = None;
+            self.trouble = self.rejection_trouble();
             return;
         };
         let runs = self.active().is_some_and(|active| active.id == desired);
         if runs || self.trouble.as_ref().is_some_and(|trouble| trouble.tag != desired.tag) {
             self.trouble = None;
+        }
+        if let Some(rejected) = self.rejection_trouble() {
+            self.trouble = Some(rejected);
         }
         if !runs && self.withdrawn.holds(desired.tree_digest, None) {
             let since = self.trouble_since(Cause::Withdrawn, &desired.tag);

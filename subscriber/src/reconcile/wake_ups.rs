@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cache_watch::CacheWatch;
 use crate::cache::Cache;
-use crate::config::{AgentConfig, Follow};
+use crate::config::{BundleConfig, Follow};
 use crate::local_pin::PinStamp;
 
 /// How long a claimed place in the log is waited for.
@@ -44,6 +44,8 @@ pub(super) enum Wake {
     Timer,
     /// The outbox has something to show; the log need not be read for that.
     Outbox,
+    /// What the last switch began has come further.
+    AfterSwitch,
 }
 
 /// Everything that wakes the agent.
@@ -68,15 +70,15 @@ struct Floor {
 }
 
 impl WakeUps {
-    pub(super) fn new(config: &AgentConfig, connection: &Connection, outbox: &Outbox) -> io::Result<Self> {
+    pub(super) fn new(target: &BundleConfig, connection: &Connection, outbox: &Outbox) -> io::Result<Self> {
         Ok(Self {
             connection: connection.clone(),
             feed: None,
             again: connection.connected_again(),
             hangup: signal(SignalKind::hangup())?,
             outbox: outbox.status(),
-            relevance: Relevance { config: config.clone(), awaited: None },
-            cache: CacheWatch::new(Cache::new(&config.cache)),
+            relevance: Relevance { target: target.clone(), awaited: None },
+            cache: CacheWatch::new(Cache::new(&target.cache)),
             floor: None,
             earliest: Instant::now(),
         })
@@ -87,7 +89,7 @@ impl WakeUps {
     pub(super) async fn listen(&mut self) {
         let mut pause = FIRST_SUBSCRIBE_PAUSE;
         while self.feed.is_none() {
-            match LiveFeed::subscribe(&self.connection, live_wake_ups(&self.relevance.config.bundle)).await {
+            match LiveFeed::subscribe(&self.connection, live_wake_ups(&self.relevance.target.bundle)).await {
                 Ok(feed) => self.feed = Some(feed),
                 Err(error) => {
                     tracing::warn!(%error, "live messages cannot be subscribed to yet");
@@ -164,7 +166,7 @@ impl WakeUps {
 
 /// Which live messages matter.
 struct Relevance {
-    config: AgentConfig,
+    target: BundleConfig,
     /// The release whose announcement the node waits for.
     awaited: Option<Tag>,
 }
@@ -185,14 +187,14 @@ impl Relevance {
 
     fn matters(&self, subject: &str) -> bool {
         let Ok(subject) = subject.parse::<EventSubject>() else { return false };
-        if subject.bundle() != Some(&self.config.bundle) {
+        if subject.bundle() != Some(&self.target.bundle) {
             return false;
         }
         match (subject.event_type(), subject.scope()) {
             (EventType::Withdrawn, Scope::Release(_)) => true,
-            (EventType::Promoted, Scope::Channel(channel)) => self.config.follow.channel() == Some(channel),
+            (EventType::Promoted, Scope::Channel(channel)) => self.target.follow.channel() == Some(channel),
             (EventType::Published, Scope::Release(tag)) => {
-                self.awaited.as_ref() == Some(tag) || self.config.follow == Follow::Tag(tag.clone())
+                self.awaited.as_ref() == Some(tag) || self.target.follow == Follow::Tag(tag.clone())
             }
             (
                 EventType::Withdrawn
@@ -247,7 +249,8 @@ mod tests {
     fn relevance(arguments: &[&str], awaited: Option<&str>) -> Relevance {
         let arguments = [&["demon-runtime", "--node", "n1"], arguments].concat();
         let config = Program::try_parse_from(arguments).unwrap().agent.check().unwrap();
-        Relevance { config, awaited: awaited.map(|tag| tag.parse().unwrap()) }
+        let [target] = &config.bundles.bundles[..] else { panic!("one bundle") };
+        Relevance { target: target.clone(), awaited: awaited.map(|tag| tag.parse().unwrap()) }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use shared::daemon::crash_point::CrashPoint;
 use uuid::Uuid;
 
 use super::StagingError;
@@ -25,7 +26,9 @@ pub(crate) fn touch(directory: &Path) -> io::Result<()> {
 
 /// Takes a release out of `releases/` to be removed; nobody finds it by its tag any more.
 pub(crate) fn retire(cache: &Cache, _lock: &CacheLock, directory: &Path) -> io::Result<()> {
-    fs::rename(directory, retired_path(cache))
+    fs::rename(directory, retired_path(cache))?;
+    CrashPoint::ReleaseRetired.reach();
+    Ok(())
 }
 
 /// Removes what nobody works in or reads any more: staging directories of agents that are gone, and retired
@@ -42,8 +45,10 @@ pub(crate) fn remove_leftovers(
         let entry = entry.map_err(failed())?;
         let path = entry.path();
         if is_abandoned(&entry, retired_before).map_err(StagingError::at(&path))? {
+            CrashPoint::LeftoverFound.reach();
             let gone = if entry.path().is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             gone.map_err(StagingError::at(&path))?;
+            CrashPoint::LeftoverRemoved.reach();
             removed += 1;
         }
     }

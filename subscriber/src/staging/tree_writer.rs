@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use shared::daemon::crash_point::CrashPoint;
 use shared::release::Release;
 use shared::verification::VerifyError;
 
@@ -35,6 +36,7 @@ impl TreeWriter {
     fn create_directory(&mut self, path: PathBuf) -> io::Result<()> {
         if !self.directories.contains(&path) {
             DirBuilder::new().mode(0o755).create(&path)?;
+            CrashPoint::TreeDirectoryMade.reach();
             // The process's umask may have taken bits away.
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
             self.directories.insert(path);
@@ -78,7 +80,10 @@ impl TreeWriter {
         if let Some(line) = checksum_line(release, home) {
             self.write_beside(CHECKSUM_FILE, &line).map_err(write_failed(CHECKSUM_FILE))?;
         }
-        self.sync().map_err(write_failed("release directory"))
+        CrashPoint::TreeWritten.reach();
+        self.sync().map_err(write_failed("release directory"))?;
+        CrashPoint::TreeSynced.reach();
+        Ok(())
     }
 
     fn write_beside(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
@@ -87,6 +92,7 @@ impl TreeWriter {
 
     fn open_new(&mut self, path: PathBuf, mode: u32) -> io::Result<File> {
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+        CrashPoint::TreeFileMade.reach();
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         self.files.push(path);
         Ok(file)
@@ -100,6 +106,7 @@ impl TreeWriter {
         let work = || -> io::Result<()> {
             while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
                 File::open(path)?.sync_all()?;
+                CrashPoint::TreeEntrySynced.reach();
             }
             Ok(())
         };

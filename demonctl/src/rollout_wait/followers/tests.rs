@@ -51,6 +51,7 @@ impl Log {
             previous_tag: None,
             duration_ms: 1,
             activation_epoch: 1,
+            unrecorded_switches: 0,
             verified: true,
         };
         self.add(&format!("/nodes/{node}"), loaded)

@@ -1,0 +1,72 @@
+//! `demonctl bootstrap`: load this node's bundle once, as its agent would, or let the agent say that it did.
+//!
+//! Standard output is JSON Lines, each with a string `event`: `bootstrap.…` for what this command does, `bundle.…` for
+//! what happened to the bundle, word for word as the agent logs it. So `jq 'select(.event | startswith("bundle."))'` works.
+
+mod arguments;
+mod lines;
+mod running_agent;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use chrono::Utc;
+use serde_json::json;
+use shared::daemon::{ErrorChain, stop_signal};
+use subscriber::one_round::{RoundOutcome, run_once};
+use subscriber::{AgentConfig, AgentError, StateError};
+
+pub(crate) use self::arguments::BootstrapArguments;
+use self::lines::{DoneBy, print_event};
+use crate::output::note;
+
+/// Exit code of options that cannot be used.
+const USAGE: u8 = 2;
+
+/// Loads or verifies. Exit code 0 where the node runs what it should or nothing is published yet, 1 otherwise.
+pub(crate) async fn run(arguments: BootstrapArguments) -> anyhow::Result<ExitCode> {
+    let config = match arguments.agent.check() {
+        Ok(config) => config,
+        Err(faults) => {
+            note(&format!("demonctl: {faults}"));
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    for warning in &config.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    let api = arguments.agent_api(&config)?;
+    print_event("bootstrap.config", &json!({ "effective": config, "agent_url": arguments.shown_agent_url(&config)? }))?;
+    if arguments.verify {
+        return verify::run(&config, &api).await;
+    }
+    let stop = stop_signal().context("cannot listen for signals")?;
+    let (by, outcome) = match run_once(config.clone(), arguments.timeout, stop.clone()).await {
+        Ok(outcome) => (DoneBy::Bootstrap, outcome),
+        Err(AgentError::State(StateError::InUse { path })) => {
+            note(&format!("an agent runs with state directory `{}`: asking it at `{}`", path.display(), api.url));
+            let asked = running_agent::ask(&config, &api, arguments.timeout, &stop).await;
+            (DoneBy::Agent, asked)
+        }
+        Err(error) => {
+            let reason = ErrorChain(&error).to_string();
+            let remediation = "see that the cache and the state directory belong to you".to_owned();
+            (DoneBy::Bootstrap, RoundOutcome::Failed { reason, remediation })
+        }
+    };
+    if stop.is_cancelled() {
+        note("demonctl: stopped before the bundle was loaded; what was begun is finished by the next start");
+        return Ok(ExitCode::from(130));
+    }
+    finish(&config, by, &outcome)
+}
+
+/// Says how it ended, to programs and to people.
+fn finish(config: &AgentConfig, by: DoneBy, outcome: &RoundOutcome) -> anyhow::Result<ExitCode> {
+    let done = lines::done(by, outcome);
+    print_event("bootstrap.done", &done.fields)?;
+    let bundles: Vec<&str> = config.bundles.bundles.iter().map(|target| target.bundle.as_str()).collect();
+    note(&format!("{}: {}", Utc::now().format("%H:%M:%S"), done.text.replace("{bundle}", &bundles.join(", "))));
+    Ok(if done.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
