@@ -1,5 +1,6 @@
 //! Deltas from publisher to node: used where they are cheapest, left aside where anything about them is wrong.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,10 @@ use streams::release_store::{ReleaseStore, Tampering};
 /// Contracts of which a large part never changes and does not compress to nothing.
 fn large_contracts(world: &World) -> PathBuf {
     let root = contracts(world.directory());
-    let text: String = noise(200_000, 1).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut text = String::new();
+    for byte in noise(200_000, 1) {
+        write!(text, "{byte:02x}").expect("a string takes text");
+    }
     let schema = format!("{{\"type\":\"object\",\"description\":\"{text}\"}}\n");
     fs::write(root.join("schemas/large.v1.json"), schema).expect("the directory is writable");
     root
@@ -165,7 +169,9 @@ async fn a_base_that_was_altered_on_disk_is_no_base() {
     fs::create_dir_all(cache.join("releases")).expect("the directory is writable");
     let fetch = async |tag: &str| {
         let mut command = world.demonctl();
-        command.args(["bundle", "fetch", "--bundle", "contracts", "--tag", tag, "--output", "json", "--dest"]).arg(&cache);
+        command
+            .args(["bundle", "fetch", "--bundle", "contracts", "--tag", tag, "--output", "json", "--dest"])
+            .arg(&cache);
         document(&finished(command).await)
     };
     next_release(&world, &source, "v1", &[]).await;

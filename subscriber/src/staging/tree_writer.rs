@@ -100,7 +100,7 @@ impl TreeWriter {
 
     /// Makes all of it durable at once: syncs that run side by side share the commits of the file system's journal
     /// (200 files took 17 ms this way and 340 ms one after the other).
-    fn sync(self) -> io::Result<()> {
+    pub(super) fn sync(self) -> io::Result<()> {
         let paths: Vec<PathBuf> = self.files.into_iter().chain(self.directories).collect();
         let next = AtomicUsize::new(0);
         let work = || -> io::Result<()> {
