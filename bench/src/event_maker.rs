@@ -97,6 +97,7 @@ impl EventMaker {
                 duration_ms: 9,
                 activation_epoch: release + 1,
                 verified: true,
+                unrecorded_switches: 0,
             }
             .into(),
         })

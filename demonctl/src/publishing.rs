@@ -138,6 +138,7 @@ async fn read(
         base: arguments.base(),
         frozen_channel: FrozenChannel::Refuse,
         reason: arguments.reason(),
+        deltas: arguments.deltas,
         ..base
     };
     Ok((content, request))

@@ -63,6 +63,7 @@ fn title(stage: Stage) -> &'static str {
         Stage::Pack => "packing",
         Stage::Store => "storing",
         Stage::ReadBack => "checking",
+        Stage::Patch => "patching",
         Stage::Announce => "announcing",
     }
 }

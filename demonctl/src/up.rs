@@ -41,7 +41,9 @@ impl UpArguments {
     /// The effective settings.
     pub(crate) fn settings(&self) -> anyhow::Result<Value> {
         let actor = self.actor.name()?;
-        Ok(json!({ "agents": self.agents, "data": self.data, "contracts": self.contracts, "port": self.port, "actor": actor }))
+        Ok(
+            json!({ "agents": self.agents, "data": self.data, "contracts": self.contracts, "port": self.port, "actor": actor }),
+        )
     }
 }
 

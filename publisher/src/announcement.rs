@@ -115,10 +115,12 @@ async fn append(
 }
 
 fn published(stored: &StoredRelease, author: &Author) -> Published {
-    announcement_of(stored.release(), stored.facts(), [stored.archive(), stored.release_json()], author.name())
+    let objects = [stored.archive(), stored.release_json()];
+    let deltas = stored.deltas().to_vec();
+    Published { deltas, ..announcement_of(stored.release(), stored.facts(), objects, author.name()) }
 }
 
-/// What is said about a release whose archive and `release.json` lie in these objects.
+/// What is said about a release whose archive and `release.json` lie in these objects, without its deltas.
 pub(crate) fn announcement_of(
     release: &Release,
     facts: &ReleaseFacts,
@@ -134,6 +136,7 @@ pub(crate) fn announcement_of(
         total_bytes: release.total_bytes(),
         archive: archive.clone(),
         release: release_json.clone(),
+        deltas: Vec::new(),
         git: facts.git.clone(),
         trigger: facts.trigger,
         actor: actor.clone(),

@@ -101,7 +101,8 @@ impl SourceContent {
         }
     }
 
-    fn tree(&self, facts: &ReleaseFacts) -> Result<SourceTree, BuildError> {
+    /// The files that are released with these facts.
+    pub(crate) fn tree(&self, facts: &ReleaseFacts) -> Result<SourceTree, BuildError> {
         match &self.kind {
             ContentKind::Contracts(contracts) => contracts.tree(facts).map_err(BuildError::Contracts),
             ContentKind::Tree(tree) | ContentKind::PrebuiltContracts { tree, .. } => Ok(tree.clone()),

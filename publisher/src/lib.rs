@@ -25,6 +25,7 @@ pub mod compatibility;
 pub mod config;
 pub mod contracts_bundle;
 pub mod contracts_document;
+pub mod delta;
 pub mod git_facts;
 pub mod github;
 pub mod http_api;

@@ -15,6 +15,8 @@ pub enum Stage {
     Store,
     /// The archive is fetched from the bucket and compared.
     ReadBack,
+    /// A delta from a release that nodes have is made and checked.
+    Patch,
     /// The events go into the log.
     Announce,
 }

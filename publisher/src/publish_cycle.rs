@@ -19,10 +19,11 @@ use self::decision::taken;
 pub(crate) use self::decision::{Decision, decide};
 pub use self::error::PublishError;
 pub use self::gates::{BaseError, Comparison};
-use crate::announcement::{AnnouncedRelease, announce, announce_again};
+use crate::announcement::{AnnouncedRelease, announce, announce_again, announcement_of};
 use crate::author::Author;
 use crate::build::{SourceContent, build};
 use crate::channel::{AutomaticPromotion, promote_published_because};
+use crate::delta::{DEFAULT_DELTAS, DeltaTarget, Purpose, deltas};
 use crate::git_facts::Commit;
 use crate::progress::{Progress, Stage};
 use crate::release_facts::ReleaseFacts;
@@ -59,6 +60,8 @@ pub struct PublishRequest {
     pub frozen_channel: FrozenChannel,
     /// Words for the log about the channel's move.
     pub reason: Option<String>,
+    /// Most deltas that the release gets, each from a release that nodes have.
+    pub deltas: u32,
 }
 
 impl PublishRequest {
@@ -77,6 +80,7 @@ impl PublishRequest {
             base: None,
             frozen_channel: FrozenChannel::Leave,
             reason: None,
+            deltas: DEFAULT_DELTAS,
         }
     }
 }
@@ -155,12 +159,14 @@ pub async fn publish(
                 return Err(PublishError::ObjectsGone { tag });
             }
             let stored = store_release(bucket, content, request, &tag, progress).await?;
+            let stored = with_deltas((log, bucket), author, &register, content, request, stored, progress).await?;
             progress.begin(Stage::Announce, None);
             let release = announce_again(log, author, &stored, request.trigger).await;
             (release.map_err(PublishError::Announce)?, Novelty::AnnouncedAgain)
         }
         Decision::Release(tag) => {
             let stored = store_release(bucket, content, request, &tag, progress).await?;
+            let stored = with_deltas((log, bucket), author, &register, content, request, stored, progress).await?;
             progress.begin(Stage::Announce, None);
             let release = announce(log, author, &stored).await.map_err(PublishError::Announce)?;
             let novelty = if release.already_announced { Novelty::AlreadyAnnounced } else { Novelty::Announced };
@@ -196,6 +202,26 @@ pub async fn store_release(
             Err(error) => return Err(PublishError::Store(error)),
         }
     }
+}
+
+/// Adds the deltas that lead to a stored release: those that an earlier announcement of it names, and those from the
+/// releases that nodes have now.
+async fn with_deltas(
+    (log, bucket): (&EventLog, &ReleaseStore),
+    author: &Author,
+    register: &ReleaseRegister,
+    content: &SourceContent,
+    request: &PublishRequest,
+    stored: StoredRelease,
+    progress: &Progress,
+) -> Result<StoredRelease, PublishError> {
+    let announced =
+        announcement_of(stored.release(), stored.facts(), [stored.archive(), stored.release_json()], author.name());
+    let kept = register.find(&announced.tag).map(|(earlier, _)| earlier.deltas.as_slice()).unwrap_or_default();
+    let tree = content.tree(stored.facts()).map_err(PublishError::Build)?;
+    let target = DeltaTarget { announced, facts: stored.facts().clone(), tree, limits: request.limits };
+    let deltas = deltas((log, bucket), register, target, kept, request.deltas, Purpose::Store, progress).await;
+    Ok(stored.with_deltas(deltas))
 }
 
 /// The facts to build from: those of an earlier run that stored the same content under the tag, else the request's.

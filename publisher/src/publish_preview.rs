@@ -13,6 +13,7 @@ use crate::announcement::{AnnouncedRelease, announcement_of};
 use crate::build::{SourceContent, build};
 use crate::channel::{AutomaticPromotion, FrozenSince, would_be_left_alone};
 use crate::channel_history::ChannelHistory;
+use crate::delta::{DeltaTarget, Purpose, deltas};
 use crate::progress::Progress;
 use crate::publish_cycle::{
     Comparison, Decision, Novelty, PublishError, PublishRequest, decide, facts, gates, new_facts,
@@ -81,12 +82,12 @@ pub async fn preview(
         Decision::Unchanged(release) => known(release, Novelty::Unchanged),
         Decision::AlreadyAnnounced(release) => known(release, Novelty::AlreadyAnnounced),
         Decision::AnnounceAgain(tag) => {
-            let release = built(stores, actor, content, request, &tag, progress).await?;
+            let release = built(stores, &register, actor, content, request, &tag, progress).await?;
             let sequence = register.find(&tag).map(|(_, sequence)| sequence);
             (Published { trigger: request.trigger, ..release }, sequence, Novelty::AnnouncedAgain)
         }
         Decision::Release(tag) => {
-            (built(stores, actor, content, request, &tag, progress).await?, None, Novelty::Announced)
+            (built(stores, &register, actor, content, request, &tag, progress).await?, None, Novelty::Announced)
         }
     };
     let frozen = gates::frozen(request, history.as_ref());
@@ -107,6 +108,7 @@ fn previewed_move(history: &ChannelHistory, release: &Published) -> PreviewedMov
 
 async fn built(
     stores: Option<(&EventLog, &ReleaseStore)>,
+    register: &ReleaseRegister,
     actor: &ActorName,
     content: &SourceContent,
     request: &PublishRequest,
@@ -119,5 +121,12 @@ async fn built(
     };
     let built = build(content.clone(), facts, request.limits, progress.clone()).await.map_err(PublishError::Build)?;
     let objects = [built.archive_reference(), built.release_reference()];
-    Ok(announcement_of(built.release(), built.facts(), objects, actor))
+    let announced = announcement_of(built.release(), built.facts(), objects, actor);
+    let Some(stores) = stores else { return Ok(announced) };
+    let kept = register.find(tag).map(|(earlier, _)| earlier.deltas.as_slice()).unwrap_or_default();
+    let tree = content.tree(built.facts()).map_err(PublishError::Build)?;
+    let facts = built.facts().clone();
+    let target = DeltaTarget { announced: announced.clone(), facts, tree, limits: request.limits };
+    let deltas = deltas(stores, register, target, kept, request.deltas, Purpose::Preview, progress).await;
+    Ok(Published { deltas, ..announced })
 }

@@ -73,6 +73,12 @@ impl ReleaseRegister {
         releases.find(|(data, _)| self.withdrawal_of(data).is_none()).map(|(data, sequence)| (data, *sequence))
     }
 
+    /// The newest release that is not withdrawn and has another tag.
+    pub(crate) fn newest_but(&self, tag: &Tag) -> Option<&Published> {
+        let mut releases = self.releases.iter().rev().map(|(data, _)| data);
+        releases.find(|data| &data.tag != tag && self.withdrawal_of(data).is_none())
+    }
+
     /// The withdrawal that a release falls under: of its tree or of its content, whatever its tag.
     pub fn withdrawal_of(&self, release: &Published) -> Option<&Withdrawn> {
         self.withdrawn

@@ -165,6 +165,7 @@ impl PublishService {
             limits,
             policy: order.policy,
             require_compatible: config.require_compatible,
+            deltas: config.deltas,
             ..PublishRequest::new(config.bundle.clone(), order.timestamp.unwrap_or_else(Utc::now))
         };
         let bucket = ReleaseStore::new(self.connection.clone());

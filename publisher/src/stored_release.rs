@@ -10,7 +10,7 @@ mod reading_back;
 use std::io;
 
 use shared::digest::Sha256Digest;
-use shared::event::ObjectReference;
+use shared::event::{DeltaReference, ObjectReference};
 use shared::identifiers::{BundleName, Tag};
 use shared::release::Release;
 use shared::subjects::{archive_object, release_object};
@@ -20,7 +20,8 @@ use thiserror::Error;
 use tokio::io::AsyncRead;
 
 pub use self::announced_file::AnnouncedFileError;
-pub(crate) use self::announced_file::read_announced_file;
+pub(crate) use self::announced_file::{fetch_announced, read_announced_file};
+pub(crate) use self::reading_back::fetch;
 pub use self::reading_back::{ReadBackError, read_back};
 use crate::build::BuiltRelease;
 use crate::progress::{ProgressReporter, Silent, Stage, Transfer};
@@ -96,6 +97,7 @@ pub struct StoredRelease {
     verified: VerifiedRelease,
     archive: ObjectReference,
     release_json: ObjectReference,
+    deltas: Vec<DeltaReference>,
     storing: Storing,
 }
 
@@ -118,6 +120,16 @@ impl StoredRelease {
     /// The `release.json` object, as it was read back.
     pub fn release_json(&self) -> &ObjectReference {
         &self.release_json
+    }
+
+    /// The deltas that lead to it, as they were read back.
+    pub fn deltas(&self) -> &[DeltaReference] {
+        &self.deltas
+    }
+
+    /// The release with deltas that were read back too.
+    pub(crate) fn with_deltas(self, deltas: Vec<DeltaReference>) -> Self {
+        Self { deltas, ..self }
     }
 
     /// How the objects came into the bucket.

@@ -17,6 +17,7 @@ pub(crate) fn published(tag: &str, content: &str) -> Published {
         total_bytes: 1,
         archive: object.clone(),
         release: object,
+        deltas: Vec::new(),
         git: None,
         trigger: Trigger::Local,
         actor: "main".parse().unwrap(),

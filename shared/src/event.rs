@@ -24,8 +24,8 @@ pub use self::node_events::{
     DownloadFailed, FailedCheck, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Staged, VerificationFailed,
 };
 pub use self::release_events::{
-    ContinuedEpoch, EpochStarted, GitFacts, Hold, ObjectReference, Promoted, PromotionCause, Published, Trigger,
-    Withdrawn,
+    ContinuedEpoch, DeltaReference, EpochStarted, GitFacts, Hold, ObjectReference, Promoted, PromotionCause, Published,
+    Trigger, Withdrawn,
 };
 use crate::event_type::EventType;
 use crate::identifiers::{BundleName, NodeName, Tag};

@@ -8,6 +8,7 @@
 //! | release | one immutable tree of files under a tag, described by its `release.json` |
 //! | tree digest | SHA-256 over the list of a release's files; *the* digest everywhere |
 //! | content digest | what "unchanged" compares: for contracts the SHA-256 of `bundle.json`, else the tree digest |
+//! | delta | what turns one release, the base, into another; smaller than its archive |
 //! | channel | a name that points at a tag; agents follow a channel |
 //! | event | one fact on the stream `BUNDLE_EVENTS`, in a CloudEvents envelope |
 //! | source | who wrote an event: a node, a publisher or an operator |
@@ -20,6 +21,7 @@ pub mod checkpoint;
 pub mod contracts_form;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+pub mod delta;
 pub mod digest;
 pub mod event;
 pub mod event_chain;

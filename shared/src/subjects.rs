@@ -202,6 +202,11 @@ pub fn release_object(bundle: &BundleName, tag: &Tag) -> String {
     format!("{bundle}/{tag}.release.json")
 }
 
+/// Name in the bucket of what turns the release `base` into the release `tag`.
+pub fn delta_object(bundle: &BundleName, tag: &Tag, base: &Tag) -> String {
+    format!("{bundle}/{tag}.from.{base}.delta")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

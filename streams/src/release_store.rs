@@ -73,6 +73,11 @@ impl ReleaseStore {
         Self { connection }
     }
 
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// What is stored under a name. Any replica may answer.
     pub async fn info(&self, name: &str) -> Result<Option<StoredObject>, StoreReadError> {
         Ok(self.meta(name).await?.filter(|(_, meta)| !meta.deleted).map(|(_, meta)| meta.into_stored()))

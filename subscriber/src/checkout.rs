@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use shared::archive::write_archive;
 use shared::digest::Sha256Digest;
-use shared::event::Published;
+use shared::event::{FetchStrategy, Published};
 use shared::identifiers::{BundleName, Tag};
 use shared::limits::ReleaseLimits;
 use shared::release::{FileMode, Release, ReleaseFile};
@@ -30,7 +30,7 @@ pub use self::plain_destination::{DirectoryTree, Foreign, into_directory, tree_o
 use crate::activation::activate;
 use crate::cache::{Cache, CacheLock, Current};
 use crate::durable_file::beside;
-use crate::fetch::{StageFailure, description, fetch, id_of, reuse, unpack};
+use crate::fetch::{StageFailure, cheapest_way, description, fetch, id_of, reuse, unpack};
 use crate::local_pin::LocalPin;
 use crate::node_state::ReleaseId;
 use crate::release_directory::is_contracts_bundle;
@@ -150,6 +150,8 @@ pub enum Means {
     Fetched {
         /// Bytes of every object read for it.
         wire_bytes: u64,
+        /// Whether it was had by patches of a release in the cache.
+        strategy: FetchStrategy,
     },
 }
 
@@ -182,14 +184,19 @@ impl Origin<'_> {
     }
 
     /// Fetches it into `releases/` of a cache, whatever is there.
-    async fn fetch_into(&self, cache: &Cache) -> Result<(VerifiedRelease, u64), StageFailure> {
+    async fn fetch_into(&self, cache: &Cache) -> Result<(VerifiedRelease, Means), StageFailure> {
         let limits = ReleaseLimits::default();
         match self {
             Self::Store { store, published, progress } => {
-                let staged = fetch(store, cache, published, limits, *progress).await?;
-                Ok((staged.verified, staged.wire_bytes))
+                let way = cheapest_way(store, cache, published).await;
+                let staged = fetch(store, cache, published, &way, limits, *progress).await?;
+                let (strategy, wire_bytes) = (staged.strategy, staged.wire_bytes);
+                Ok((staged.verified, Means::Fetched { wire_bytes, strategy }))
             }
-            Self::Local(local) => Ok((unpack(cache, &local.release, local.archive.clone(), limits).await?, 0)),
+            Self::Local(local) => {
+                let verified = unpack(cache, &local.release, local.archive.clone(), limits).await?;
+                Ok((verified, Means::Fetched { wire_bytes: 0, strategy: FetchStrategy::Archive }))
+            }
         }
     }
 
@@ -236,8 +243,7 @@ pub async fn into_cache(
         if is_new && fetched.is_err() {
             remove_empty(&place);
         }
-        let (verified, wire_bytes) = fetched.map_err(failed())?;
-        (verified, Means::Fetched { wire_bytes })
+        fetched.map_err(failed())?
     };
     let release = verified.release().clone();
     let lock = place.lock().await.map_err(|error| failed()(error.into()))?;

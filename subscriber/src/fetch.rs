@@ -4,14 +4,18 @@
 //! streams to disk. Only then is it unpacked, on a blocking thread, and verified file by file.
 
 mod failure;
+mod patches;
 mod unverified;
+mod way;
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
+use shared::daemon::ErrorChain;
 use shared::daemon::crash_point::CrashPoint;
-use shared::event::{ObjectReference, Published};
+use shared::event::{FetchStrategy, LoadSource, ObjectReference, Published};
 use shared::limits::ReleaseLimits;
 use shared::release::Release;
 use shared::verification::{VerificationFailure, VerifiedRelease, verify_release_json};
@@ -21,7 +25,9 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::failure::StageFailure;
+use self::patches::{Counted, fetch_patches};
 pub(crate) use self::unverified::{check_stored_without_digests, fetch_without_digests};
+pub(crate) use self::way::{Way, cheapest_way};
 use crate::cache::Cache;
 use crate::node_state::ReleaseId;
 use crate::release_directory::ReleaseDirectory;
@@ -38,15 +44,27 @@ const ROOM_LEFT: u64 = 16 << 20;
 #[derive(Debug)]
 pub(crate) struct StagedRelease {
     pub(crate) verified: VerifiedRelease,
+    /// How it was had in the end.
+    pub(crate) strategy: FetchStrategy,
     /// Bytes of every object read for it.
     pub(crate) wire_bytes: u64,
+}
+
+impl StagedRelease {
+    /// Where its bytes came from, as events name it, for one that was fetched.
+    pub(crate) fn source(&self) -> LoadSource {
+        match self.strategy {
+            FetchStrategy::Archive => LoadSource::Download,
+            FetchStrategy::Delta => LoadSource::Delta,
+        }
+    }
 }
 
 /// Verifies the release that stands in the cache by reading every file of it.
 pub(crate) async fn reuse(cache: &Cache, id: &ReleaseId, limits: ReleaseLimits) -> Result<StagedRelease, StageFailure> {
     let (home, id) = (cache.release(&id.tag), id.clone());
     let verified = spawn_blocking(move || verify_stored(&home, &id, &limits)).await??;
-    Ok(StagedRelease { verified, wire_bytes: 0 })
+    Ok(StagedRelease { verified, strategy: FetchStrategy::Archive, wire_bytes: 0 })
 }
 
 /// Verifies a release directory that should hold this release.
@@ -76,14 +94,38 @@ pub(crate) async fn description(
     Ok(verify_release_json(&json, announced, &limits)?)
 }
 
-/// Fetches an announced release, verifies it and puts it into `releases/`, durably. Dropped at any point, it leaves
-/// nothing behind but what the next start removes.
+/// Fetches an announced release in the way that was chosen, verifies it and puts it into `releases/`, durably. Where
+/// patches do not give it, for whatever reason, its archive is fetched. Dropped at any point, it leaves nothing behind
+/// but what the next start removes.
 pub(crate) async fn fetch(
     store: &ReleaseStore,
     cache: &Cache,
     announced: &Published,
+    way: &Way,
     limits: ReleaseLimits,
     progress: &dyn TransferProgress,
+) -> Result<StagedRelease, StageFailure> {
+    let received = Counted { bytes: AtomicU64::new(0), progress };
+    if let Way::Patches { base, steps } = way {
+        match fetch_patches(store, cache, base, steps, limits, &received).await {
+            Ok(staged) => return Ok(staged),
+            // The archive needs more of what is missing.
+            Err(failure @ (StageFailure::NoRoom { .. } | StageFailure::Interrupted(_))) => return Err(failure),
+            Err(failure) => tracing::warn!(
+                tag = %announced.tag, base.tag = %base, patches = steps.len(), wire_bytes = received.total(),
+                error = %ErrorChain(&failure), "patches do not give the release; its archive is fetched"
+            ),
+        }
+    }
+    fetch_archive(store, cache, announced, limits, &received).await
+}
+
+async fn fetch_archive(
+    store: &ReleaseStore,
+    cache: &Cache,
+    announced: &Published,
+    limits: ReleaseLimits,
+    received: &Counted<'_>,
 ) -> Result<StagedRelease, StageFailure> {
     check_size(&announced.archive, limits.total_bytes.saturating_add(ARCHIVE_OVERHEAD))?;
     let release = description(store, announced, limits).await?;
@@ -99,7 +141,7 @@ pub(crate) async fn fetch(
         })
         .await??
     };
-    let (staging, archive) = download(store, &announced.archive, staging, progress).await?;
+    let (staging, archive) = download(store, &announced.archive, staging, received).await?;
 
     // Ends the blocking work early when this future is dropped.
     let stop = CancellationToken::new();
@@ -111,8 +153,8 @@ pub(crate) async fn fetch(
     })
     .await??;
     install(cache, staging, &verified, limits).await?;
-    let wire_bytes = announced.release.size + announced.archive.size;
-    Ok(StagedRelease { verified, wire_bytes })
+    let wire_bytes = announced.release.size.saturating_add(received.total());
+    Ok(StagedRelease { verified, strategy: FetchStrategy::Archive, wire_bytes })
 }
 
 /// Unpacks an archive that is in memory already, verifies it and puts it into `releases/`, durably. It did not come
@@ -150,7 +192,7 @@ async fn download(
     let mut stream = store.open(object).await?;
     let (chunks, mut queue) = mpsc::channel::<Bytes>(WRITE_QUEUE);
     let writing = spawn_blocking(move || {
-        let mut file = staging.create_archive()?;
+        let mut file = staging.create_object()?;
         while let Some(chunk) = queue.blocking_recv() {
             file.write_all(&chunk).map_err(StageFailure::Archive)?;
             CrashPoint::ArchiveChunkWritten.reach();

@@ -7,8 +7,8 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use shared::daemon::{AUDIT_TARGET, ErrorChain};
 use shared::event::{
-    BundleEvent, DownloadFailed, FailedCheck, FallbackSource, FetchStrategy, LoadSource, Loaded, RefreshAttempt, Reverted,
-    Staged, VerificationFailed,
+    BundleEvent, DownloadFailed, FailedCheck, FallbackSource, FetchStrategy, LoadSource, Loaded, RefreshAttempt,
+    Reverted, Staged, VerificationFailed,
 };
 use shared::event_chain::EventDraft;
 use shared::identifiers::{BundleName, EventId, Tag};
@@ -82,11 +82,17 @@ impl Reporter {
     }
 
     /// A fetch begins. A retry of what failed a moment ago is no news for the log of the fleet.
-    pub(crate) async fn refresh_attempt(&self, release: &ReleaseId, base: Option<&Tag>, news: bool) {
+    pub(crate) async fn refresh_attempt(
+        &self,
+        release: &ReleaseId,
+        base: Option<&Tag>,
+        strategy: FetchStrategy,
+        news: bool,
+    ) {
         self.metrics.count(Operation::RefreshAttempted);
         tracing::info!(
             target: AUDIT_TARGET, event = "bundle.refresh_attempt", bundle = %self.bundle, tag = %release.tag,
-            base_tag = base.map(Tag::as_str), strategy = "archive", "fetching release"
+            base_tag = base.map(Tag::as_str), strategy = strategy.as_str(), "fetching release"
         );
         if news {
             let event = RefreshAttempt {
@@ -94,23 +100,24 @@ impl Reporter {
                 tag: release.tag.clone(),
                 tree_digest: release.tree_digest,
                 base_tag: base.cloned(),
-                strategy: FetchStrategy::Archive,
+                strategy,
             };
             self.record(event).await;
         }
     }
 
     /// A release is fetched, verified and durable.
-    pub(crate) async fn staged(&self, release: &ReleaseId, wire_bytes: u64, duration_ms: u64) {
+    pub(crate) async fn staged(&self, release: &ReleaseId, strategy: FetchStrategy, wire_bytes: u64, duration_ms: u64) {
         tracing::info!(
             target: AUDIT_TARGET, event = "bundle.staged", bundle = %self.bundle, tag = %release.tag,
-            tree_digest = %release.tree_digest, wire_bytes, duration_ms, "release staged and verified"
+            tree_digest = %release.tree_digest, strategy = strategy.as_str(), wire_bytes, duration_ms,
+            "release staged and verified"
         );
         let event = Staged {
             bundle: self.bundle.clone(),
             tag: release.tag.clone(),
             tree_digest: release.tree_digest,
-            strategy: FetchStrategy::Archive,
+            strategy,
             wire_bytes,
             duration_ms,
         };
@@ -344,7 +351,7 @@ mod tests {
             let failure = StageFailure::NoRoom { needed: 2, available: 1 };
             reporter.failed(&release(), &failure, None, Some(0)).await;
             reporter.failed(&release(), &failure, None, None).await;
-            reporter.refresh_attempt(&release(), None, false).await;
+            reporter.refresh_attempt(&release(), None, FetchStrategy::Archive, false).await;
         };
         assert_eq!(recorded(say).await, 1);
     }

@@ -5,6 +5,7 @@
 //! left behind is told apart from what another agent on the same cache is working on, and only the former is removed.
 
 mod leftovers;
+mod patching;
 mod tree_writer;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -24,10 +25,10 @@ use uuid::Uuid;
 
 use self::leftovers::retired_path;
 pub(crate) use self::leftovers::{remove_leftovers, retire, touch};
+pub(crate) use self::patching::PatchPlace;
 use self::tree_writer::TreeWriter;
 use crate::cache::{Cache, CacheLock};
 use crate::durable_file::sync_directory;
-use crate::release_directory::{CHECKSUM_FILE, RELEASE_JSON, checksum_line};
 use crate::tamper::Copying;
 
 /// A staging directory that cannot be used.
@@ -79,17 +80,15 @@ impl StagingDirectory {
         }
     }
 
-    /// Makes the file that takes the archive's bytes.
-    pub(crate) fn create_archive(&self) -> Result<File, StagingError> {
-        let path = self.archive();
+    /// Makes a file that takes an object's bytes. It has no name any more, so what is read from it is what was written
+    /// to it, and its room is free once it is closed.
+    pub(crate) fn create_object(&self) -> Result<File, StagingError> {
+        let path = self.path.join("object");
         let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(StagingError::at(&path))?;
         CrashPoint::ArchiveCreated.reach();
+        fs::remove_file(&path).map_err(StagingError::at(&path))?;
         Ok(file)
-    }
-
-    fn archive(&self) -> PathBuf {
-        self.path.join("archive.tar.zst")
     }
 
     fn release(&self) -> PathBuf {
@@ -118,8 +117,7 @@ impl StagingDirectory {
             let source = open(file)?;
             Ok(Copying::new(source, tree.create_file(file.path.as_str(), file.mode.node_bits())?))
         })?;
-        write_description(&mut tree, release, home)?;
-        tree.sync().map_err(failed("release directory"))?;
+        tree.complete(release, home)?;
         Ok(verified)
     }
 
@@ -135,11 +133,7 @@ impl StagingDirectory {
         stop: &CancellationToken,
     ) -> Result<VerifiedRelease, VerifyError> {
         let root = self.release();
-        let failed = |item: &str| {
-            let item = item.to_owned();
-            move |source| VerifyError::Write { item, source }
-        };
-        let mut tree = TreeWriter::create(&root).map_err(failed("release directory"))?;
+        let mut tree = TreeWriter::create(&root).map_err(write_failed("release directory"))?;
         let verified = read_archive(Stoppable { inner: archive, stop }, release, |file| {
             if stop.is_cancelled() {
                 Err(stopped())
@@ -147,10 +141,7 @@ impl StagingDirectory {
                 tree.create_file(file.path.as_str(), file.mode.node_bits())
             }
         })?;
-        write_description(&mut tree, release, home)?;
-        CrashPoint::TreeWritten.reach();
-        tree.sync().map_err(failed("release directory"))?;
-        CrashPoint::TreeSynced.reach();
+        tree.complete(release, home)?;
         Ok(verified)
     }
 
@@ -167,8 +158,7 @@ impl StagingDirectory {
         let unverified = read_archive_without_digests(archive, release, flag, |file| {
             tree.create_file(file.path.as_str(), file.mode.node_bits())
         })?;
-        write_description(&mut tree, release, home)?;
-        tree.sync().map_err(failed)?;
+        tree.complete(release, home)?;
         Ok(unverified)
     }
 
@@ -208,20 +198,6 @@ impl Drop for StagingDirectory {
     }
 }
 
-/// Writes what stands beside a release's files.
-fn write_description(tree: &mut TreeWriter, release: &Release, home: &Path) -> Result<(), VerifyError> {
-    let failed = |item: &str| {
-        let item = item.to_owned();
-        move |source| VerifyError::Write { item, source }
-    };
-    let json = release.to_json().map_err(io::Error::other).map_err(failed(RELEASE_JSON))?;
-    tree.write_beside(RELEASE_JSON, &json).map_err(failed(RELEASE_JSON))?;
-    if let Some(line) = checksum_line(release, home) {
-        tree.write_beside(CHECKSUM_FILE, &line).map_err(failed(CHECKSUM_FILE))?;
-    }
-    Ok(())
-}
-
 /// Puts `staged` in the place of `home`, so that at every instant one of them stands there, and `home` aside.
 fn replace(staged: &Path, home: &Path, retired: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, renameat_with};
@@ -254,6 +230,11 @@ impl<R: Read> Read for Stoppable<'_, R> {
     }
 }
 
+fn write_failed(item: &str) -> impl FnOnce(io::Error) -> VerifyError {
+    let item = item.to_owned();
+    move |source| VerifyError::Write { item, source }
+}
+
 fn stopped() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "stopped")
 }
@@ -266,7 +247,7 @@ mod tests {
     use shared::limits::ReleaseLimits;
 
     use super::*;
-    use crate::release_directory::ReleaseDirectory;
+    use crate::release_directory::{CHECKSUM_FILE, ReleaseDirectory, checksum_line};
     use crate::test_releases::{archive_of, contracts_files, contracts_release, release_of, store_release};
 
     const FILES_V1: [(&str, &str); 2] = [("a.json", "{}"), ("deep/er/b.wasm", "x")];

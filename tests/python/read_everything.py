@@ -231,11 +231,11 @@ async def main(expected):
 
         bucket = await jetstream.object_store(BUCKET)
         listed = sorted(entry.name for entry in await bucket.list())
+        published = [event["data"] for _, event, _ in events if event["type"] == "bundle.published"]
         names = sorted(
-            event["data"][object_]["name"]
-            for _, event, _ in events
-            if event["type"] == "bundle.published"
-            for object_ in ("archive", "release")
+            object_["name"]
+            for data in published
+            for object_ in [data["archive"], data["release"], *(delta["object"] for delta in data.get("deltas", []))]
         )
         same("objects in the bucket", names, listed)
         releases = [await check_release(bucket, wanted, events) for wanted in expected["releases"]]

@@ -21,6 +21,8 @@ mod contracts_validate;
 #[cfg(test)]
 mod crash_safety;
 #[cfg(test)]
+mod deltas;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod deployment;

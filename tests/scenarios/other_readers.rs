@@ -182,8 +182,10 @@ async fn python_reads_every_release_and_the_whole_log_and_finds_what_was_publish
     assert_eq!(lengths("/publishers/main"), [6], "{read}");
     assert_eq!(lengths("/nodes/n1"), [6], "{read}");
     let objects = ["contracts/first", "contracts/second", "policies/policies-1.0"];
-    let objects: Vec<_> =
+    let mut objects: Vec<_> =
         objects.iter().flat_map(|name| [format!("{name}.release.json"), format!("{name}.tar.zst")]).collect();
+    objects.push("contracts/second.from.first.delta".to_owned());
+    objects.sort();
     assert_eq!(read["objects"], json!(objects));
 }
 

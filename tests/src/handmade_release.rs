@@ -5,14 +5,14 @@ use std::time::Duration;
 use chrono::Utc;
 use shared::archive::write_archive;
 use shared::digest::Sha256Digest;
-use shared::event::{BundleEvent, Hold, Promoted, PromotionCause, Published, Trigger, Withdrawn};
+use shared::event::{BundleEvent, DeltaReference, Hold, Promoted, PromotionCause, Published, Trigger, Withdrawn};
 use shared::event_chain::EventDraft;
 use shared::event_type::EventType;
 use shared::identifiers::{ActorName, BundleName, ChannelName, Tag};
 use shared::limits::ReleaseLimits;
 use shared::release::{FileMode, Release, ReleaseFile};
 use shared::source::Source;
-use shared::subjects::{EventSubject, Scope, archive_object, release_object};
+use shared::subjects::{EventSubject, Scope, archive_object, delta_object, release_object};
 use streams::event_log::{EventLog, Expectation, Reader};
 use streams::event_writer::{EventWriter, new_event_id};
 use streams::release_store::{NewObject, ReleaseStore, StoredObject};
@@ -25,6 +25,7 @@ pub struct HandmadeRelease {
     release: Release,
     archive: StoredObject,
     description: StoredObject,
+    deltas: Vec<DeltaReference>,
 }
 
 impl HandmadeRelease {
@@ -47,7 +48,16 @@ impl HandmadeRelease {
         };
         let archive = put(archive_object(release.bundle(), release.tag()), archive).await;
         let description = put(release_object(release.bundle(), release.tag()), description).await;
-        Self { release, archive, description }
+        Self { release, archive, description, deltas: Vec::new() }
+    }
+
+    /// Stores these bytes as a delta from a release, whatever they are, for the announcement to name.
+    pub async fn with_delta(mut self, store: &ReleaseStore, base: &str, delta: &[u8]) -> Self {
+        let base_tag: Tag = base.parse().expect("a valid tag");
+        let name = delta_object(self.release.bundle(), self.release.tag(), &base_tag);
+        let stored = store.put(NewObject::named(name), delta, &()).await.expect("the bucket takes the object");
+        self.deltas.push(DeltaReference { base_tag, object: stored.reference() });
+        self
     }
 
     /// Names of everything it has in the bucket.
@@ -118,6 +128,7 @@ impl HandmadeRelease {
             total_bytes: self.release.total_bytes(),
             archive: self.archive.reference(),
             release: self.description.reference(),
+            deltas: self.deltas.clone(),
             git: None,
             trigger: Trigger::Local,
             actor: actor(),

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::digest::Sha256Digest;
+use shared::event::FetchStrategy;
 use shared::identifiers::{BundleName, Tag};
 use streams::event_log::EventLog;
 use streams::release_store::ReleaseStore;
@@ -74,6 +75,8 @@ struct Fetched {
     /// Whether it was there already.
     found: bool,
     wire_bytes: u64,
+    /// Null where it was there already.
+    strategy: Option<FetchStrategy>,
     moved_aside: Option<PathBuf>,
 }
 
@@ -104,9 +107,9 @@ pub(super) async fn run(arguments: FetchArguments) -> anyhow::Result<ExitCode> {
     drop(progress);
     connection.drain().await;
     let release = checked_out.release;
-    let (found, wire_bytes) = match checked_out.means {
-        Means::Found => (true, 0),
-        Means::Fetched { wire_bytes } => (false, wire_bytes),
+    let (found, wire_bytes, strategy) = match checked_out.means {
+        Means::Found => (true, 0, None),
+        Means::Fetched { wire_bytes, strategy } => (false, wire_bytes, Some(strategy)),
     };
     let path = if destination.is_cache { arguments.dest.join("current/files") } else { arguments.dest };
     print(
@@ -121,6 +124,7 @@ pub(super) async fn run(arguments: FetchArguments) -> anyhow::Result<ExitCode> {
             path,
             found,
             wire_bytes,
+            strategy,
             moved_aside: checked_out.moved_aside,
         },
     )?;

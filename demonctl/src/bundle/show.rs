@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::event::{GitFacts, ObjectReference, Published};
+use shared::event::{DeltaReference, GitFacts, ObjectReference, Published};
 use shared::identifiers::{BundleName, ChannelName};
 use shared::release::ReleaseFile;
 use streams::event_log::EventLog;
@@ -71,6 +71,7 @@ struct Announced<'a> {
     total_bytes: u64,
     archive: &'a ObjectReference,
     release: &'a ObjectReference,
+    deltas: &'a [DeltaReference],
     git: Option<&'a GitFacts>,
     trigger: &'static str,
     actor: String,
@@ -87,6 +88,7 @@ impl<'a> From<&'a Published> for Announced<'a> {
             total_bytes: published.total_bytes,
             archive: &published.archive,
             release: &published.release,
+            deltas: &published.deltas,
             git: published.git.as_ref(),
             trigger: published.trigger.as_str(),
             actor: published.actor.to_string(),
@@ -163,7 +165,9 @@ fn print_table(shown: &Shown<'_>) -> anyhow::Result<()> {
         ("Channels", if channels.is_empty() { "-".to_owned() } else { channels.join(", ") }),
         ("Withdrawn", withdrawn),
     ];
-    for (name, value) in lines {
+    let deltas =
+        published.deltas.iter().map(|delta| ("Delta", format!("from {}: {}", delta.base_tag, object(&delta.object))));
+    for (name, value) in lines.into_iter().chain(deltas) {
         print_line(&format!("{name:<16}{value}"))?;
     }
     if let Some(files) = &shown.file_list {

@@ -234,6 +234,7 @@ mod tests {
             total_bytes: 1,
             archive: object.clone(),
             release: object,
+            deltas: Vec::new(),
             git: None,
             trigger,
             actor: "ada".parse().unwrap(),

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args};
 use publisher::author::Author;
 use publisher::config::{TriggerArgument, parse_time};
 use publisher::contracts_bundle::CONTRACTS_BUNDLE;
+use publisher::delta::MOST_DELTAS;
 use publisher::git_facts::is_commit_sum;
 use serde_json::{Value, json};
 use shared::event::Trigger;
@@ -95,6 +96,17 @@ pub(crate) struct PublishingArguments {
     #[arg(long, env = "DEMON_BASE_TAG", value_name = "TAG", value_parser = given::<Tag>)]
     base: Option<Given<Tag>>,
 
+    /// Most deltas that the release gets, each from a release that nodes run now; 0 builds none. A delta lets a node
+    /// fetch only what changed.
+    #[arg(
+        long,
+        env = "DEMON_DELTAS",
+        value_name = "NUMBER",
+        default_value = "3",
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(MOST_DELTAS))
+    )]
+    pub(super) deltas: u32,
+
     /// Whether and how long to wait for the nodes.
     #[command(flatten)]
     pub(super) wait: WaitArguments,
@@ -151,6 +163,7 @@ impl PublishingArguments {
             "force": self.force,
             "require_compatible": self.require_compatible,
             "base": self.base(),
+            "deltas": self.deltas,
             "wait": self.wait.settings(),
             "dry_run": self.dry_run,
             "reason": self.reason(),
@@ -303,6 +316,7 @@ mod tests {
             ["--timestamp", "yesterday"],
             ["--repository", "a\nb"],
             ["--replicas", "0"],
+            ["--deltas", "17"],
             ["--trigger", "push"],
         ] {
             assert!(parsed(&arguments).is_err(), "{arguments:?}");

@@ -6,7 +6,7 @@ use publisher::publish_cycle::{Comparison, Novelty, PublishReport};
 use publisher::publish_preview::{PreviewedMove, PublishPreview};
 use serde::Serialize;
 use shared::digest::Sha256Digest;
-use shared::event::{GitFacts, Hold, ObjectReference, Published, Trigger};
+use shared::event::{DeltaReference, GitFacts, Hold, ObjectReference, Published, Trigger};
 use shared::identifiers::{BundleName, ChannelName, NodeName, Tag};
 
 use crate::output::{OutputFormat, print_line};
@@ -65,6 +65,22 @@ struct ArchiveRow {
     sha256: Sha256Digest,
 }
 
+/// A cheaper way to the release, for who has its base.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct DeltaRow {
+    base_tag: Tag,
+    name: String,
+    size: u64,
+    sha256: Sha256Digest,
+}
+
+impl From<&DeltaReference> for DeltaRow {
+    fn from(delta: &DeltaReference) -> Self {
+        let ObjectReference { name, size, sha256 } = delta.object.clone();
+        Self { base_tag: delta.base_tag.clone(), name, size, sha256 }
+    }
+}
+
 /// One change that breaks who reads the release before.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct BreakingRow {
@@ -87,6 +103,7 @@ pub(super) struct PublishedRow {
     files: u64,
     total_bytes: u64,
     archive: ArchiveRow,
+    deltas: Vec<DeltaRow>,
     /// Stream sequence of the release's announcement; null where it has none.
     sequence: Option<u64>,
     trigger: Trigger,
@@ -156,6 +173,7 @@ impl PublishedRow {
             files: release.files,
             total_bytes: release.total_bytes,
             archive: ArchiveRow { name, size, sha256 },
+            deltas: release.deltas.iter().map(DeltaRow::from).collect(),
             sequence: None,
             trigger: release.trigger,
             git: release.git.clone(),
@@ -188,6 +206,10 @@ impl PublishedRow {
             (NoveltyText::AlreadyAnnounced, _) => format!("published before: {tag} ({facts})"),
             (NoveltyText::Unchanged, _) => format!("unchanged: {tag} has this content ({facts})"),
         }];
+        if !self.deltas.is_empty() {
+            let deltas = self.deltas.iter().map(|delta| format!("from {} {} bytes", delta.base_tag, delta.size));
+            lines.push(format!("deltas: {}", deltas.collect::<Vec<_>>().join(", ")));
+        }
         lines.extend(self.channel.as_ref().map(|channel| channel.line(self.dry_run)));
         if self.compared {
             lines.push(match (&self.base, self.breaking.as_slice()) {
@@ -282,6 +304,7 @@ mod tests {
             total_bytes: 1234,
             archive: object("contracts/v2.tar.zst"),
             release: object("contracts/v2.release.json"),
+            deltas: Vec::new(),
             git: None,
             trigger: Trigger::Schedule,
             actor: "ada".parse().unwrap(),

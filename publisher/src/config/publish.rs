@@ -104,11 +104,23 @@ mod tests {
 
     #[test]
     fn all_faults_are_reported_at_once() {
-        let faults =
-            check(&["--bundle", "log", "--replicas", "0", "--git-sha", "abc", "--tag", "a/b", "--timestamp", "x"])
-                .unwrap_err()
-                .to_string();
-        for option in ["--bundle", "--replicas", "--git-sha", "--tag", "--timestamp"] {
+        let faults = check(&[
+            "--bundle",
+            "log",
+            "--replicas",
+            "0",
+            "--deltas",
+            "17",
+            "--git-sha",
+            "abc",
+            "--tag",
+            "a/b",
+            "--timestamp",
+            "x",
+        ])
+        .unwrap_err()
+        .to_string();
+        for option in ["--bundle", "--replicas", "--deltas", "--git-sha", "--tag", "--timestamp"] {
             assert!(faults.contains(option), "{option}: {faults}");
         }
     }

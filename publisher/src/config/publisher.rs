@@ -13,6 +13,7 @@ use streams::connection_settings::ConnectionSettings;
 use super::LogFormatArgument;
 use super::faults::{ConfigFaults, given, shown};
 use crate::contracts_bundle::CONTRACTS_BUNDLE;
+use crate::delta::MOST_DELTAS;
 use crate::git_facts::is_commit_sum;
 use crate::github::{GitHubArguments, GitHubSettings};
 
@@ -48,6 +49,11 @@ pub struct PublisherArguments {
     /// Refuse contracts that break the readers of the channel's release; for the bundle `contracts` only
     #[arg(long, env = "DEMON_REQUIRE_COMPATIBLE", value_parser = clap::builder::BoolishValueParser::new())]
     pub require_compatible: bool,
+
+    /// Most deltas that a release gets, each from a release that nodes run now; 0 builds none. A delta lets a node fetch
+    /// only what changed
+    #[arg(long, env = "DEMON_DELTAS", value_name = "NUMBER", default_value = "3")]
+    pub deltas: String,
 
     /// Name of this publisher in the log: letters, digits, `_`, `-`, at most 64
     #[arg(long, env = "DEMON_PUBLISHER_NAME", value_name = "NAME", default_value = "main")]
@@ -123,6 +129,8 @@ pub struct PublisherConfig {
     pub channel: Option<ChannelName>,
     /// Whether contracts that break their readers are refused.
     pub require_compatible: bool,
+    /// Most deltas that a release gets.
+    pub deltas: u32,
     /// The publisher's name.
     pub name: ActorName,
     /// Its state directory.
@@ -154,12 +162,19 @@ impl PublisherArguments {
             faults
                 .add("--replicas (DEMON_REPLICAS)", format!("`{}` is not a number from 1 to 5", shown(&self.replicas)));
         }
+        let deltas: Option<u32> = self.deltas.parse().ok().filter(|count| *count <= MOST_DELTAS);
+        if deltas.is_none() {
+            let fault = format!("`{}` is not a number from 0 to {MOST_DELTAS}", shown(&self.deltas));
+            faults.add("--deltas (DEMON_DELTAS)", fault);
+        }
         let settings = self.connection.settings(&format!("demon-publisher {}", self.name), INBOX_PREFIX);
         let connection = faults.take("connection", settings.map_err(|error| ErrorChain(&error).to_string()));
 
-        let checked = (source, bundle, channel, name, replicas, connection);
-        let ((Some(source), Some(bundle), Some(channel), Some(name), Some(replicas), Some(connection)), true) =
-            (checked, faults.is_empty())
+        let checked = (source, bundle, channel, name, (replicas, deltas), connection);
+        let (
+            (Some(source), Some(bundle), Some(channel), Some(name), (Some(replicas), Some(deltas)), Some(connection)),
+            true,
+        ) = (checked, faults.is_empty())
         else {
             return Err(faults);
         };
@@ -168,6 +183,7 @@ impl PublisherArguments {
             bundle,
             channel: (!self.no_promote).then_some(channel),
             require_compatible: self.require_compatible,
+            deltas,
             name,
             state_dir: self.state_dir.clone(),
             git_sha: git_sha.cloned(),

@@ -103,6 +103,7 @@ impl GitHubSource {
             // Its tag is what makes it a release of its own, whatever its content.
             policy: ReleasePolicy::Force,
             require_compatible: config.require_compatible,
+            deltas: config.deltas,
             ..PublishRequest::new(config.bundle.clone(), facts.timestamp)
         };
         let bucket = ReleaseStore::new(log.connection().clone());

@@ -62,19 +62,27 @@ pub(crate) async fn read_announced_file(
     path: &'static str,
     limits: ReleaseLimits,
 ) -> Result<Vec<u8>, AnnouncedFileError> {
+    let (release, archive) = fetch_announced(store, announced, limits).await?;
+    spawn_blocking(move || file_of(archive, &release, path)).await.map_err(AnnouncedFileError::Interrupted)?
+}
+
+/// Fetches an announced release: its verified description, and its archive with the announced digest, not yet unpacked.
+pub(crate) async fn fetch_announced(
+    store: &ReleaseStore,
+    announced: &Published,
+    limits: ReleaseLimits,
+) -> Result<(Release, File), AnnouncedFileError> {
     check_size(&announced.release, limits.release_json_bytes)?;
     check_size(&announced.archive, limits.total_bytes.saturating_add(ARCHIVE_OVERHEAD))?;
     let fetched = |error| AnnouncedFileError::Fetch(Box::new(error));
     let release_json = fetch(store, &announced.release, &Silent).await.map_err(fetched)?;
     let archive = fetch(store, &announced.archive, &Silent).await.map_err(fetched)?;
     let announced = announced.clone();
-    spawn_blocking(move || {
+    let verified = spawn_blocking(move || {
         let release_json = whole(release_json).map_err(AnnouncedFileError::Spool)?;
-        let release = verify_release_json(&release_json, &announced, &limits).map_err(AnnouncedFileError::Refused)?;
-        file_of(archive, &release, path)
-    })
-    .await
-    .map_err(AnnouncedFileError::Interrupted)?
+        verify_release_json(&release_json, &announced, &limits).map_err(AnnouncedFileError::Refused)
+    });
+    Ok((verified.await.map_err(AnnouncedFileError::Interrupted)??, archive))
 }
 
 fn check_size(object: &ObjectReference, limit: u64) -> Result<(), AnnouncedFileError> {

@@ -68,7 +68,8 @@ pub async fn read_back(
         .await
         .map_err(ReadBackError::Interrupted)?
         .map_err(|source| ReadBackError::Refused { object: archive.name.clone(), source })?;
-    Ok(StoredRelease { facts: built.facts().clone(), verified, archive, release_json, storing })
+    let (facts, deltas) = (built.facts().clone(), Vec::new());
+    Ok(StoredRelease { facts, verified, archive, release_json, deltas, storing })
 }
 
 pub(super) fn whole(mut file: File) -> io::Result<Vec<u8>> {
@@ -79,7 +80,7 @@ pub(super) fn whole(mut file: File) -> io::Result<Vec<u8>> {
 
 /// Fetches an object into a temporary file, rewound. A replica may lag behind what the leader has just confirmed, so
 /// what is missing is asked for again; wrong bytes are not.
-pub(super) async fn fetch(
+pub(crate) async fn fetch(
     store: &ReleaseStore,
     expected: &ObjectReference,
     progress: &dyn ProgressReporter,

@@ -11,6 +11,18 @@ use crate::identifiers::{BundleName, ChannelName, Tag};
 pub enum FetchStrategy {
     /// The whole archive.
     Archive,
+    /// Patches of a release that the node has, one or several in a row.
+    Delta,
+}
+
+impl FetchStrategy {
+    /// The strategy's text form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Archive => "archive",
+            Self::Delta => "delta",
+        }
+    }
 }
 
 /// Data of `bundle.refresh_attempt`.

@@ -16,6 +16,15 @@ pub struct ObjectReference {
     pub sha256: Sha256Digest,
 }
 
+/// Names a delta object: what turns another release of the bundle into the announced one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaReference {
+    /// The release it is applied to.
+    pub base_tag: Tag,
+    /// The delta object.
+    pub object: ObjectReference,
+}
+
 /// Where a release's content comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitFacts {
@@ -74,6 +83,9 @@ pub struct Published {
     pub archive: ObjectReference,
     /// The `release.json` object.
     pub release: ObjectReference,
+    /// Cheaper ways to it for who has another release, each stored and read back like the archive.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub deltas: Vec<DeltaReference>,
     /// Commit the release was made from.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub git: Option<GitFacts>,

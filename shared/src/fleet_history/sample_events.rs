@@ -40,6 +40,7 @@ pub(crate) fn published(tag: &str) -> BundleEvent {
         total_bytes: 1,
         archive: object("archive"),
         release: object("release"),
+        deltas: Vec::new(),
         git: Some(GitFacts { sha: "0".repeat(40), repository: None, reference: None }),
         trigger: Trigger::Local,
         actor: "main".parse().unwrap(),

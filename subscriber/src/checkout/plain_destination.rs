@@ -75,7 +75,7 @@ pub async fn into_directory(
     };
     let area = area.map_err(&failed)?;
     let cache = Cache::new(area.path.join("cache"));
-    let (verified, wire_bytes) = origin.fetch_into(&cache).await.map_err(origin.failed(destination))?;
+    let (verified, fetched) = origin.fetch_into(&cache).await.map_err(origin.failed(destination))?;
     let release = verified.release().clone();
     let work = {
         let (release, destination, files) =
@@ -98,7 +98,7 @@ pub async fn into_directory(
     };
     match spawn_blocking(work).await.map_err(|error| origin.failed(destination)(StageFailure::from(error)))? {
         Ok(Ok((there_already, moved_aside))) => {
-            let means = if there_already { Means::Found } else { Means::Fetched { wire_bytes } };
+            let means = if there_already { Means::Found } else { fetched };
             Ok(CheckedOut { release, means, moved_aside })
         }
         Ok(Err(example)) => {

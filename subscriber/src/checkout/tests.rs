@@ -8,6 +8,9 @@ use super::*;
 use crate::release_directory::ReleaseDirectory;
 use crate::test_releases::contracts_files;
 
+/// Local files come from no server.
+const FETCHED: Means = Means::Fetched { wire_bytes: 0, strategy: FetchStrategy::Archive };
+
 fn bundle() -> BundleName {
     "contracts".parse().unwrap()
 }
@@ -36,7 +39,7 @@ async fn a_cache_gets_the_agents_layout_and_keeps_the_release_before() {
         let release = local(tag, content);
         let first = into_cache(&Origin::Local(&release), &path, None, false).await.unwrap();
         let again = into_cache(&Origin::Local(&release), &path, None, false).await.unwrap();
-        assert_eq!((first.means, again.means), (Means::Fetched { wire_bytes: 0 }, Means::Found));
+        assert_eq!((first.means, again.means), (FETCHED, Means::Found));
         assert_eq!(read(&path.join("bundle.json")), content);
     }
     assert!(has_cache_layout(&path));
@@ -54,7 +57,7 @@ async fn a_damaged_release_in_the_cache_is_fetched_again() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&file, "2").unwrap();
     let healed = into_cache(&Origin::Local(&release), &path, None, true).await.unwrap();
-    assert_eq!(healed.means, Means::Fetched { wire_bytes: 0 });
+    assert_eq!(healed.means, FETCHED);
     let home = Cache::new(&path).release(&"v1".parse().unwrap());
     ReleaseDirectory::open(&home, &ReleaseLimits::default()).unwrap().verify().unwrap();
 }
@@ -77,7 +80,7 @@ async fn a_directory_gets_the_files_alone_with_their_usual_modes() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("deep/er/validation");
     let (one, two) = (local("v1", "1"), local("v2", "2"));
-    assert_eq!(plain(&one, &path).await.means, Means::Fetched { wire_bytes: 0 });
+    assert_eq!(plain(&one, &path).await.means, FETCHED);
     assert_eq!(plain(&one, &path).await.means, Means::Found);
     assert_eq!(fs::metadata(path.join("bundle.json")).unwrap().permissions().mode() & 0o777, 0o644);
     plain(&two, &path).await;

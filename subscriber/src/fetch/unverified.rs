@@ -43,7 +43,7 @@ pub(crate) async fn fetch_without_digests(
         check_room(area.root(), needed)?;
         let staging = StagingDirectory::create(&area, &lock)?;
         drop(lock);
-        let file = staging.create_archive()?;
+        let file = staging.create_object()?;
         Ok::<_, StageFailure>((staging, file))
     })
     .await??;

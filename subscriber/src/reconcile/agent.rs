@@ -430,9 +430,8 @@ impl Agent {
 
     /// The releases whose presence in the cache matters for a decision.
     pub(super) fn of_interest(&self) -> BTreeSet<ReleaseId> {
-        let runs_well = self
-            .active()
-            .is_some_and(|active| active.provenance != Provenance::Embedded && !self.must_not_run(active));
+        let runs_well =
+            self.active().is_some_and(|active| active.provenance != Provenance::Embedded && !self.must_not_run(active));
         let history = if runs_well { Vec::new() } else { self.history() };
         history.into_iter().map(|release| release.id).chain(self.desired.clone()).collect()
     }

@@ -21,7 +21,7 @@ use crate::activation::activate;
 use crate::alarms::Subject;
 use crate::desired::{Answer, Head};
 use crate::failures::{FailureKey, FailureKind, Report};
-use crate::fetch::{StageFailure, StagedRelease, fetch, fetch_without_digests, reuse};
+use crate::fetch::{StageFailure, StagedRelease, cheapest_way, fetch, fetch_without_digests, reuse};
 use crate::local_pin::LocalPin;
 use crate::metrics::Operation;
 use crate::node_state::{Provenance, ReleaseId};
@@ -191,10 +191,14 @@ impl Agent {
         let Some((_, announced)) = self.announced.clone() else { return Next::Look };
         let decided = Instant::now();
         let news = self.state.failures.attempt_is_news(&key, Utc::now());
-        self.reporter.refresh_attempt(id, self.running(), news).await;
+        let way = tokio::select! {
+            way = cheapest_way(&self.store, &self.cache, &announced) => way,
+            () = self.trial_failed() => return Next::Look,
+        };
+        self.reporter.refresh_attempt(id, self.running(), way.strategy(), news).await;
         let failed = self.trial_failed();
         let fetched = tokio::select! {
-            fetched = fetch(&self.store, &self.cache, &announced, self.limits, &()) => fetched,
+            fetched = fetch(&self.store, &self.cache, &announced, &way, self.limits, &()) => fetched,
             // Leaves nothing behind: a large release does not hold up the one that is wanted instead.
             () = self.superseded(id, wake_ups) => {
                 tracing::info!(tag = %id.tag, "fetching is given up: another release is desired now");
@@ -208,8 +212,9 @@ impl Agent {
         match fetched {
             Ok(staged) => {
                 self.damaged.remove(id);
-                self.reporter.staged(id, staged.wire_bytes, milliseconds(decided)).await;
-                self.stage(id, staged, LoadSource::Download, decided);
+                self.reporter.staged(id, staged.strategy, staged.wire_bytes, milliseconds(decided)).await;
+                let source = staged.source();
+                self.stage(id, staged, source, decided);
             }
             Err(failure) => {
                 if let Err(failure) = self.fetch_unverified(id, failure, decided).await {

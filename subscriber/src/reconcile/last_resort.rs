@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::Utc;
 use rand::RngExt as _;
 use shared::daemon::ErrorChain;
-use shared::event::LoadSource;
+use shared::event::{FetchStrategy, LoadSource};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -72,7 +72,12 @@ impl Agent {
             Ok(Ok((release, archive))) => match unpack(&self.cache, &release, archive, self.limits).await {
                 Ok(verified) => {
                     self.damaged.remove(id);
-                    self.stage(id, StagedRelease { verified, wire_bytes: 0 }, LoadSource::Embedded, decided);
+                    self.stage(
+                        id,
+                        StagedRelease { verified, strategy: FetchStrategy::Archive, wire_bytes: 0 },
+                        LoadSource::Embedded,
+                        decided,
+                    );
                     return;
                 }
                 Err(failure) => failure.text(),

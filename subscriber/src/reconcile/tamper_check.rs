@@ -13,7 +13,7 @@ use crate::alarms::Subject;
 use crate::conditions::{ConditionEvent, Tampering};
 use crate::desired::announcement;
 use crate::embedded::EmbeddedContracts;
-use crate::fetch::{StageFailure, fetch, unpack};
+use crate::fetch::{StageFailure, Way, fetch, unpack};
 use crate::node_state::{LoadedRelease, Provenance};
 use crate::tamper::{Damage, compare, put_back_missing, rebuild};
 
@@ -84,7 +84,8 @@ impl Agent {
         let left = if found.is_none() { Damage::default() } else { self.restore(&active, &found).await };
         self.note_files(&active, &found, &left);
         let tampered = self.state.conditions.tampering.is_some();
-        let soon = tampered.then(|| self.config.timing.retry().longest).into_iter().chain(self.state.conditions.unsaid_for());
+        let soon =
+            tampered.then(|| self.config.timing.retry().longest).into_iter().chain(self.state.conditions.unsaid_for());
         let next = soon.fold(self.config.integrity.tamper_interval, Duration::min);
         self.files.compared(Instant::now(), jittered(next));
         self.save().await;
@@ -158,7 +159,8 @@ impl Agent {
             let reason = "the cache has no other copy, and the log cannot be asked for its announcement now";
             return Err(StageFailure::Archive(std::io::Error::other(reason)));
         };
-        fetch(&self.store, &self.cache, &announced, self.limits, &()).await?;
+        // Its own files are what is in doubt: nothing here is taken as a base.
+        fetch(&self.store, &self.cache, &announced, &Way::Archive, self.limits, &()).await?;
         self.repair_links(active).await
     }
 

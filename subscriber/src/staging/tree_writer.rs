@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use shared::daemon::crash_point::CrashPoint;
+use shared::release::Release;
+use shared::verification::VerifyError;
 
-use crate::release_directory::FILES;
+use super::write_failed;
+use crate::release_directory::{CHECKSUM_FILE, FILES, RELEASE_JSON, checksum_line};
 
 /// Syncs that run side by side. They wait for the disk, not for a processor.
 const SYNC_THREADS: usize = 16;
@@ -55,7 +58,35 @@ impl TreeWriter {
         Err(io::ErrorKind::InvalidFilename.into())
     }
 
-    pub(super) fn write_beside(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
+    /// Opens a file that was made before.
+    pub(super) fn open_file(&self, path: &str) -> io::Result<File> {
+        File::open(self.root.join(FILES).join(path))
+    }
+
+    /// Takes back the file that was made last.
+    pub(super) fn remove_newest(&mut self) -> io::Result<()> {
+        self.files.pop().map_or(Ok(()), fs::remove_file)
+    }
+
+    /// Writes the release's description beside its files.
+    pub(super) fn describe(&mut self, release: &Release) -> io::Result<()> {
+        let json = release.to_json().map_err(io::Error::other)?;
+        self.write_beside(RELEASE_JSON, &json)
+    }
+
+    /// Writes what stands beside the files of a release that will lie at `home`, and makes all of it durable.
+    pub(super) fn complete(mut self, release: &Release, home: &Path) -> Result<(), VerifyError> {
+        self.describe(release).map_err(write_failed(RELEASE_JSON))?;
+        if let Some(line) = checksum_line(release, home) {
+            self.write_beside(CHECKSUM_FILE, &line).map_err(write_failed(CHECKSUM_FILE))?;
+        }
+        CrashPoint::TreeWritten.reach();
+        self.sync().map_err(write_failed("release directory"))?;
+        CrashPoint::TreeSynced.reach();
+        Ok(())
+    }
+
+    fn write_beside(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
         self.open_new(self.root.join(name), 0o444)?.write_all(content)
     }
 
