@@ -118,8 +118,8 @@ pub async fn reseed(
 ) -> Result<Reseeding, ReseedError> {
     let (directory, release) = (files_in_copy(copy, announced), announced.clone());
     let (packer, reporter) = (progress.clone(), &*progress);
-    let packed = spawn_blocking(move || pack(&directory, &release, &limits, &*packer));
-    let Packed { release_json, archive } = packed.await.map_err(ReseedError::Interrupted)??;
+    let packing = spawn_blocking(move || pack(&directory, &release, &limits, &*packer));
+    let Packed { release_json, archive } = packing.await.map_err(ReseedError::Interrupted)??;
 
     let mut reseeding = Reseeding::default();
     for object in [&announced.archive, &announced.release] {

@@ -94,6 +94,7 @@ impl Fleet {
             duration_ms: 1,
             activation_epoch: 1,
             verified: true,
+            unrecorded_switches: 0,
         };
         self.event(&format!("/nodes/{node}"), loaded)
     }
