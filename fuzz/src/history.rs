@@ -43,7 +43,7 @@ pub fn event_log(data: &[u8]) {
         once.apply(*message);
         twice.apply(*message);
         timeline.apply(*message);
-        verifier.check(*message);
+        verifier.check(*message, None);
     }
     for message in &messages {
         twice.apply(*message);
