@@ -15,6 +15,7 @@ use shared::subjects::archive_object;
 use streams::release_store::{ReleaseStore, Tampering};
 
 const KEY: &str = "0123456789abcdef";
+const SCHEMA: &str = "/api/schema/metadata";
 
 /// The document, and which of its answers were seen.
 struct Document {
@@ -92,6 +93,10 @@ impl Document {
         for path in paths {
             let asked = path.replace("{name}", "contracts");
             self.check(&path, &get(address, &asked, headers).await);
+        }
+        for name in ["approval.requested.v1", "no.such.v1"] {
+            let asked = format!("{SCHEMA}?schemaName={name}");
+            self.check(SCHEMA, &get(address, &asked, headers).await);
         }
     }
 }
