@@ -138,10 +138,12 @@ async fn every_answer_of_a_live_agent_is_described_and_every_described_answer_is
     let other = get(address, "/api/bundles/policies", &[]).await;
     document.check("/api/bundles/{name}", &other);
 
-    // A release whose bytes are wrong: the last good one serves on.
+    // A release whose bytes are wrong, and no delta beside them: the last good one serves on.
     agent.process.kill();
     change_one_contract(&tree, "second");
-    succeeded(publish(&world, &tree, "bad")).await;
+    let mut bad = publish(&world, &tree, "bad");
+    bad.args(["--deltas", "0"]);
+    succeeded(bad).await;
     let store = ReleaseStore::new(world.operator().await);
     let archive = archive_object(&"contracts".parse().expect("a name"), &"bad".parse().expect("a tag"));
     store.tamper(&archive, Tampering::RecomputeMeta).await.expect("the operator may alter the store");
