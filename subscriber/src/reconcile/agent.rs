@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use shared::daemon::ErrorChain;
 use shared::daemon::crash_point::CrashPoint;
-use shared::event::{BundleEvent, Published};
+use shared::event::Published;
 use shared::limits::ReleaseLimits;
 use shared::verification::CheckedRelease;
 use streams::connection::{Connection, ConnectionState};
@@ -38,10 +38,11 @@ use crate::desired::Question;
 use crate::failures::FailureKind;
 use crate::metrics::BundleMetrics;
 use crate::node_report::NodeReport;
-use crate::node_state::{LoadedRelease, NodeState, Provenance, ReleaseId, UnreportedSwitch};
+use crate::node_state::{LoadedRelease, NodeState, Provenance, ReleaseId};
 use crate::plan::{Announcement, Embedded, Withdrawn};
 use crate::reports::Reporter;
 use crate::state_directory::StateDirectory;
+use crate::unreported::Unreported;
 
 /// Going back takes two steps, and each may be followed by a wish to look at the log first.
 const MOST_STEPS_BACK: u32 = 6;
@@ -268,6 +269,8 @@ impl Agent {
                         let all = [FailureKind::Download, FailureKind::Verification];
                         self.state.failures.retry_now(Utc::now(), &all);
                         self.unsaved |= self.state.trials.forgive_all();
+                        // Somebody may have repaired them; they are compared before they are used.
+                        self.damaged.clear();
                         break;
                     }
                 }
@@ -293,11 +296,11 @@ impl Agent {
 
     /// Looks at the log and does what follows from it. Returns how long to rest at most.
     async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
-        self.report_switches().await;
+        self.report_waiting().await;
         self.look_after_feed(wake_ups).await;
         self.refresh_pin().await;
         self.check_current().await;
-        self.check_files().await;
+        self.check_files(wake_ups).await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
             self.collect_at = None;
             self.collect().await;
@@ -399,26 +402,24 @@ impl Agent {
         self.alarms.set(Subject::Disk, failed);
     }
 
-    /// Puts the switches that wait for it into the outbox, and forgets each here once it is durable there. None is
-    /// recorded whose number a crash could give away again. What was found out before it is said before it.
-    pub(super) async fn report_switches(&mut self) {
-        while let Some(waiting) = self.state.unreported_switches.front().cloned() {
-            let UnreportedSwitch { id, at, loaded, reverted } = waiting;
-            if !self.report_conditions(Some(at)).await {
-                return;
-            }
+    /// Puts what waits in the memory into the outbox, oldest first, and forgets each here once it is durable there. No
+    /// switch is recorded, nor anything that names one, whose number a crash could give away again.
+    pub(super) async fn report_waiting(&mut self) {
+        while let Some(Unreported { id, at, event, is_switch }) = self.state.next_unreported() {
             if self.unsaved {
                 self.save().await;
             }
-            let event = reverted.map_or_else(|| BundleEvent::from(loaded), BundleEvent::from);
             if self.unsaved || !self.reporter.durable(id, at, event).await {
                 return;
             }
-            CrashPoint::SwitchReported.reach();
-            self.state.unreported_switches.pop_front();
+            if is_switch {
+                CrashPoint::SwitchReported.reach();
+            } else {
+                CrashPoint::ConditionReported.reach();
+            }
+            self.state.forget_reported(id);
             self.save().await;
         }
-        self.report_conditions(None).await;
     }
 
     /// The releases loaded so far that are worth returning to, newest first.
