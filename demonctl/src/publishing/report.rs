@@ -346,6 +346,7 @@ mod tests {
             "files": 3,
             "total_bytes": 1234,
             "archive": { "name": "contracts/v2.tar.zst", "size": 700, "sha256": digest },
+            "deltas": [],
             "sequence": 7,
             "trigger": "schedule",
             "git": null,
