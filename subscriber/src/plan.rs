@@ -303,14 +303,19 @@ impl Situation<'_> {
     /// With nothing that runs and nothing good to be had: the way to a release that failed its health check, the desired
     /// one or the newest that is here.
     fn last_stand(&self, arrived: Idle) -> Option<Step> {
-        if let Some(desired) = self.desired
-            && matches!(self.obstacle(desired), Obstacle::Rejected)
-            && matches!(self.obstacle_to_having(desired), Obstacle::None)
-        {
+        let desired = self.desired.filter(|desired| matches!(self.obstacle(desired), Obstacle::Rejected));
+        let having = desired.map(|desired| self.obstacle_to_having(desired));
+        if let (Some(desired), Some(Obstacle::None)) = (desired, &having) {
             return Some(self.toward(&desired.release, arrived, Step::Fetch(desired.release.clone())));
         }
-        let here = self.previous.iter().find(|release| self.is_possible(release))?;
-        Some(self.toward(&here.id, arrived, Step::Reuse(here.id.clone())))
+        if let Some(here) = self.previous.iter().find(|release| self.is_possible(release)) {
+            return Some(self.toward(&here.id, arrived, Step::Reuse(here.id.clone())));
+        }
+        match having? {
+            Obstacle::Until(until, reason) => Some(Step::Wait { until, reason }),
+            Obstacle::Contradiction(refusal) => Some(Step::Refuse(refusal)),
+            Obstacle::None | Obstacle::Withdrawn | Obstacle::Rejected => None,
+        }
     }
 
     /// Whether a release can be run without fetching it.

@@ -42,7 +42,11 @@ const WITHOUT: [(&str, &str, &str); 17] = [
     ("subscriber/src/activation/many_switches.rs", "*", "tests only"),
     ("subscriber/src/file_watch.rs", "*", "tests only"),
     ("subscriber/src/tamper/restore.rs", "read", "writes what it reads to a file of a tree on its way"),
-    ("subscriber/src/staging/patching.rs", "remove_step", "a tree of no use any more; left, it goes with its directory"),
+    (
+        "subscriber/src/staging/patching.rs",
+        "remove_step",
+        "a tree of no use any more; left, it goes with its directory",
+    ),
     ("subscriber/src/staging/tree_writer.rs", "remove_newest", "takes back an empty file right after its place"),
     ("subscriber/src/entry_point.rs", "say", "standard output"),
     ("subscriber/src/durable_file.rs", "sync_directory", "its callers reach a place before and after it"),
