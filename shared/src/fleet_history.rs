@@ -169,7 +169,7 @@ impl FleetHistory {
             }
             BundleEvent::FallbackActivated(data) => {
                 if let Some(node) = self.node(&source, data.bundle.clone(), sequence, incarnation) {
-                    if let Some(loaded) = data.as_loaded() {
+                    if let Some(loaded) = data.as_loaded().filter(|loaded| !node.runs_since(loaded)) {
                         node.switched(loaded, time);
                     }
                     node.fallback = Some(data.source);
@@ -222,6 +222,11 @@ impl FleetHistory {
 }
 
 impl NodeState {
+    /// Whether this is the switch that was told last, told again for another reason.
+    fn runs_since(&self, loaded: &Loaded) -> bool {
+        self.active.as_ref().is_some_and(|(active, _)| is_same_switch(active, loaded))
+    }
+
     /// A switch leaves everything behind that was said of the release before, its failures excepted.
     fn switched(&mut self, loaded: Loaded, time: DateTime<Utc>) {
         self.staged = None;
@@ -229,6 +234,12 @@ impl NodeState {
         self.tampered = false;
         self.active = Some((loaded, time));
     }
+}
+
+/// Whether two events of one node are about one switch: a fallback is told anew where something else is wanted, and after
+/// the event of the revert that led to it.
+fn is_same_switch(one: &Loaded, other: &Loaded) -> bool {
+    (one.activation_epoch, one.tree_digest) == (other.activation_epoch, other.tree_digest)
 }
 
 /// Reads a stored message as an event that belongs under its subject, or says in words why it is none.

@@ -8,7 +8,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use shared::event::{
-    BundleEvent, FallbackActivated, FallbackSource, StaleDetected, TamperDetected, TamperedPath, UpdateDetected,
+    BundleEvent, FallbackActivated, FallbackSource, Reverted, StaleDetected, TamperDetected, TamperedPath,
+    UpdateDetected,
 };
 use shared::identifiers::{EventId, Tag};
 
@@ -32,6 +33,8 @@ pub(crate) enum ConditionEvent {
     UpdateDetected(UpdateDetected),
     /// The files of the running release changed, or are whole again.
     TamperDetected(TamperDetected),
+    /// A release failed its health check, and no switch says so: the node has nothing to return to, or goes on.
+    Reverted(Reverted),
 }
 
 impl From<ConditionEvent> for BundleEvent {
@@ -41,6 +44,7 @@ impl From<ConditionEvent> for BundleEvent {
             ConditionEvent::StaleDetected(data) => data.into(),
             ConditionEvent::UpdateDetected(data) => data.into(),
             ConditionEvent::TamperDetected(data) => data.into(),
+            ConditionEvent::Reverted(data) => data.into(),
         }
     }
 }
@@ -52,6 +56,9 @@ pub(crate) struct Waiting {
     pub id: EventId,
     /// When it happened.
     pub at: DateTime<Utc>,
+    /// Number of the last switch before it. Clocks are set back, these numbers never.
+    #[serde(default)]
+    pub after_switch: u64,
     /// What.
     pub event: ConditionEvent,
 }
@@ -117,9 +124,9 @@ pub(crate) struct Conditions {
 
 impl Conditions {
     /// Adds a report. What is returned was given up for it.
-    pub(crate) fn report(&mut self, id: EventId, at: DateTime<Utc>, event: ConditionEvent) -> Option<Waiting> {
+    pub(crate) fn report(&mut self, report: Waiting) -> Option<Waiting> {
         let surplus = (self.waiting.len() >= MOST_WAITING).then(|| self.waiting.remove(0));
-        self.waiting.push(Waiting { id, at, event });
+        self.waiting.push(report);
         surplus
     }
 
@@ -274,7 +281,8 @@ mod tests {
         };
         let report = |conditions: &mut Conditions, number: usize| {
             let id = EventId::from_uuid(Uuid::from_u128(number as u128));
-            conditions.report(id, at(0), ConditionEvent::StaleDetected(stale.clone()))
+            let event = ConditionEvent::StaleDetected(stale.clone());
+            conditions.report(Waiting { id, at: at(0), after_switch: 0, event })
         };
         for number in 0..MOST_WAITING {
             assert_eq!(report(&mut conditions, number), None);

@@ -51,6 +51,7 @@ mod tamper;
 #[cfg(test)]
 mod test_releases;
 mod trial;
+mod unreported;
 
 pub use self::config::{AgentArguments, AgentConfig};
 pub use self::entry_point::{main_with, run};

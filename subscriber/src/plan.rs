@@ -1,8 +1,8 @@
 //! What next? A pure decision from what is desired, what this node has, what failed, and the time.
 //!
 //! The planner proposes one step at a time and is asked again after it. Candidates are weighed in order: what is desired,
-//! then what runs, then what ran before, then what is compiled into the agent; never what was withdrawn, and never what
-//! failed a moment ago.
+//! then what runs, then what ran before, then what is compiled into the agent, and last what failed its health check; never
+//! what was withdrawn, and never what failed a moment ago.
 
 use std::collections::BTreeSet;
 
@@ -223,6 +223,10 @@ pub(crate) fn next_step(situation: &Situation<'_>) -> Step {
     if let Some(embedded) = situation.embedded.filter(|embedded| situation.can_embed(embedded)) {
         return situation.toward(&embedded.id, Idle::LastResort, Step::Embed(embedded.id.clone()));
     }
+    // What failed its health check is better than nothing.
+    if let Some(step) = situation.last_stand(idle) {
+        return step;
+    }
     if situation.desired.is_none() && situation.active.is_none() {
         return Step::Idle(idle);
     }
@@ -258,6 +262,12 @@ impl Situation<'_> {
         if self.is_rejected(&desired.release) {
             return Obstacle::Rejected;
         }
+        self.obstacle_to_having(desired)
+    }
+
+    /// Why a desired release that may run cannot be had.
+    fn obstacle_to_having(&self, desired: &Desired) -> Obstacle {
+        let tree = desired.release.tree_digest;
         let blocked = self.failures.blocked_until(&desired.failure_key(), self.now, self.retry);
         if let Some(until) = blocked {
             return Obstacle::Until(until, WaitReason::Retry);
@@ -290,6 +300,24 @@ impl Situation<'_> {
         possible().find(|release| self.trials.is_good(&release.id)).or_else(|| possible().next())
     }
 
+    /// With nothing that runs and nothing good to be had: the way to a release that failed its health check, the desired
+    /// one or the newest that is here.
+    fn last_stand(&self, arrived: Idle) -> Option<Step> {
+        let desired = self.desired.filter(|desired| matches!(self.obstacle(desired), Obstacle::Rejected));
+        let having = desired.map(|desired| self.obstacle_to_having(desired));
+        if let (Some(desired), Some(Obstacle::None)) = (desired, &having) {
+            return Some(self.toward(&desired.release, arrived, Step::Fetch(desired.release.clone())));
+        }
+        if let Some(here) = self.previous.iter().find(|release| self.is_possible(release)) {
+            return Some(self.toward(&here.id, arrived, Step::Reuse(here.id.clone())));
+        }
+        match having? {
+            Obstacle::Until(until, reason) => Some(Step::Wait { until, reason }),
+            Obstacle::Contradiction(refusal) => Some(Step::Refuse(refusal)),
+            Obstacle::None | Obstacle::Withdrawn | Obstacle::Rejected => None,
+        }
+    }
+
     /// Whether a release can be run without fetching it.
     fn is_here(&self, id: &ReleaseId) -> bool {
         self.on_disk.contains(id) || self.staged == Some(id)
@@ -302,10 +330,14 @@ impl Situation<'_> {
     }
 
     fn can_return_to(&self, release: &LoadedRelease) -> bool {
+        self.is_possible(release) && !self.is_rejected(&release.id)
+    }
+
+    /// Whether a release that ran before is here, may run, and did not fail to a moment ago.
+    fn is_possible(&self, release: &LoadedRelease) -> bool {
         let key = FailureKey { release: release.id.clone(), announcement: 0 };
         self.is_here(&release.id)
             && !self.is_withdrawn(release)
-            && !self.is_rejected(&release.id)
             && self.failures.blocked_until(&key, self.now, self.retry).is_none()
     }
 }

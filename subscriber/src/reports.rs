@@ -260,6 +260,7 @@ impl Reporter {
                     "files of the running release changed"
                 );
             }
+            ConditionEvent::Reverted(data) => log_reverted(data),
         }
     }
 

@@ -119,6 +119,7 @@ impl StateDirectory {
                 let state = state.upgraded(new_event_id);
                 self.save(&state)?;
                 fs::remove_file(&only).map_err(io_error(&only))?;
+                CrashPoint::StateTakenFromEarlier.reach();
                 Ok(state)
             }
             Some(_) | None => Ok(NodeState::new(bundle.clone())),

@@ -38,6 +38,8 @@ crash_points! {
     StateTakenOver = "state.taken-over",
     /// A memory that cannot be read was moved aside.
     StateMovedAside = "state.moved-aside",
+    /// The memory of an earlier version was taken over and its file removed.
+    StateTakenFromEarlier = "state.taken-from-earlier",
     /// The memory is about to be replaced.
     StateSaving = "state.saving",
     /// The memory is durable.
@@ -76,6 +78,10 @@ crash_points! {
     ReleaseExchanged = "release.exchanged",
     /// What stood in a release's place lies aside and waits to be removed.
     ReleaseReplaced = "release.replaced",
+    /// A file that goes back into a running release is written and compared, and lies aside.
+    RestoredFileWritten = "restored-file.written",
+    /// It stands in its place; the directory is not synced.
+    RestoredFilePlaced = "restored-file.placed",
     /// The emptied staging directory is about to be removed.
     StagingClearing = "staging.clearing",
     /// The switch holds the lock and has changed nothing.
@@ -106,6 +112,8 @@ crash_points! {
     SwitchUnreported = "switch.unreported",
     /// The event of the switch is recorded; the memory still says that it is not.
     SwitchReported = "switch.reported",
+    /// An event about how the node stands is recorded; the memory still says that it is not.
+    ConditionReported = "condition.reported",
     /// An old release was taken out of `releases/`.
     ReleaseRetired = "retention.retired",
     /// Something in staging that nobody uses is about to be removed.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{FleetHistory, StoredMessage, read};
+use super::{FleetHistory, StoredMessage, is_same_switch, read};
 use crate::digest::Sha256Digest;
 use crate::event::{
     BundleEvent, DownloadFailed, FallbackSource, Loaded, Promoted, Published, Reverted, VerificationFailed, Withdrawn,
@@ -263,7 +263,9 @@ impl FleetTimeline {
             }
             BundleEvent::FallbackActivated(data) => {
                 if let Some(node) = self.node(envelope, &data.bundle, moment) {
-                    if let Some(loaded) = data.as_loaded() {
+                    let told =
+                        |loaded: &Loaded| node.active().is_some_and(|active| is_same_switch(&active.loaded, loaded));
+                    if let Some(loaded) = data.as_loaded().filter(|loaded| !told(loaded)) {
                         node.switched(moment, loaded, true);
                     }
                     node.fallback = Some(data.source);

@@ -5,6 +5,7 @@
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use shared::daemon::crash_point::CrashPoint;
 use shared::event::{FailedCheck, Published};
 use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
@@ -50,7 +51,9 @@ pub(crate) async fn fetch_without_digests(
     let mut stream = store.open_without_digest(&announced.archive, flag).await?;
     while let Some(chunk) = stream.next_chunk().await? {
         file = spawn_blocking(move || file.write_all(&chunk).map(|()| file)).await?.map_err(StageFailure::Archive)?;
+        CrashPoint::ArchiveChunkWritten.reach();
     }
+    CrashPoint::ArchiveWritten.reach();
     let lock = cache.lock().await?;
     let area = cache.clone();
     let release = spawn_blocking(move || {

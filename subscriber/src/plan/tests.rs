@@ -31,6 +31,10 @@ struct Node {
     staged: Option<ReleaseId>,
     failures: FailureBook,
     trials: TrialBook,
+    /// Releases with which the application is not well.
+    sick: BTreeSet<ReleaseId>,
+    /// Number of the last switch.
+    epoch: u64,
     /// Whether the agent has a last resort whose time has come.
     last_resort: bool,
 }
@@ -95,6 +99,24 @@ impl Node {
         assert!(self.trials.reject(u64::from(number), rejection));
     }
 
+    /// The trial of a release that was switched to, from its beginning to its end.
+    fn end_trial(&mut self, id: &ReleaseId) {
+        self.epoch += 1;
+        self.trials.begin(id, self.epoch, now());
+        if self.sick.contains(id) {
+            let event = EventId::from_uuid(Uuid::nil());
+            self.trials.reject(self.epoch, Rejection { reason: "503".to_owned(), head: 1, at: now(), event });
+        } else {
+            self.trials.keep(self.epoch);
+        }
+    }
+
+    fn runs_what_is_withdrawn(&self) -> bool {
+        self.active
+            .as_ref()
+            .is_some_and(|active| self.withdrawn.holds(active.id.tree_digest, Some(active.content_digest)))
+    }
+
     /// What carrying out the step does to a node.
     fn carry_out(&mut self, step: &Step) {
         match step {
@@ -119,6 +141,7 @@ impl Node {
                 let old = self.active.replace(loaded(number));
                 self.previous.splice(0..0, old.filter(|old| old.provenance != Provenance::Embedded));
                 self.staged = None;
+                self.end_trial(id);
             }
             Step::Refuse(Refusal::Contradiction { .. }) => {
                 self.fail(self.desired.as_ref().unwrap().failure_key());
@@ -348,6 +371,7 @@ prop_compose! {
         contents in releases(),
         failed in releases(),
         rejected in releases(),
+        sick in proptest::collection::btree_set(prop_oneof![0_u8..6, Just(EMBEDDED)], 0..7),
         last_resort in any::<bool>(),
     ) -> Node {
         let mut node = Node {
@@ -364,6 +388,8 @@ prop_compose! {
             staged: staged.map(release),
             failures: FailureBook::default(),
             trials: TrialBook::default(),
+            sick: ids(&sick),
+            epoch: 100,
             last_resort,
         };
         for number in rejected {
@@ -391,7 +417,8 @@ proptest! {
             let step = node.step();
             if let Step::Embed(id) | Step::Reuse(id) | Step::Fetch(id) | Step::Switch(id) = &step {
                 prop_assert!(!node.withdrawn.trees.contains(&id.tree_digest));
-                prop_assert!(node.trials.rejection(id.tree_digest).is_none());
+                let nothing_runs = node.active.is_none() || node.runs_what_is_withdrawn();
+                prop_assert!(nothing_runs || node.trials.rejection(id.tree_digest).is_none());
                 let number = (0..10).find(|number| &release(*number) == id).unwrap();
                 prop_assert!(!node.withdrawn.contents.contains(&content(number)));
                 let as_desired = node.desired.as_ref().filter(|desired| &desired.release == id);
@@ -414,14 +441,14 @@ proptest! {
             }
             node.carry_out(&step);
             steps.push(step);
-            prop_assert!(steps.len() <= 16, "{:?}", steps);
+            prop_assert!(steps.len() <= 32, "{:?}", steps);
         }
     }
 
     #[test]
     fn with_a_last_resort_nobody_is_left_with_nothing_or_with_what_is_withdrawn(mut node in nodes()) {
         node.last_resort = true;
-        for _ in 0..20 {
+        for _ in 0..32 {
             let step = node.step();
             node.carry_out(&step);
         }
@@ -438,11 +465,50 @@ proptest! {
         prop_assume!(node.failures.blocked_until(&goal.failure_key(), now(), &RETRY).is_none());
         prop_assume!(node.trials.rejection(goal.release.tree_digest).is_none());
         node.unfetchable.clear();
-        for _ in 0..16 {
+        node.sick.remove(&goal.release);
+        for _ in 0..32 {
             let step = node.step();
             node.carry_out(&step);
         }
         prop_assert_eq!(node.step(), Step::Idle(Idle::Converged));
         prop_assert_eq!(node.active.map(|active| active.id), Some(goal.release));
     }
+
+    /// Withdrawals and failures of a moment ago excepted, whatever is here runs before nothing does.
+    #[test]
+    fn nobody_is_left_with_nothing_while_something_that_may_run_is_here(mut node in nodes()) {
+        for _ in 0..32 {
+            let step = node.step();
+            node.carry_out(&step);
+        }
+        if node.active.is_none() || node.runs_what_is_withdrawn() {
+            let may_run = |release: &&LoadedRelease| {
+                let key = FailureKey { release: release.id.clone(), announcement: 0 };
+                node.on_disk.contains(&release.id)
+                    && !node.withdrawn.holds(release.id.tree_digest, Some(release.content_digest))
+                    && node.failures.blocked_until(&key, now(), &RETRY).is_none()
+            };
+            let unused = node.previous.iter().find(may_run);
+            prop_assert!(unused.is_none() || matches!(node.step(), Step::Refuse(Refusal::Contradiction { .. })), "{:?}", unused);
+        }
+    }
+}
+
+#[test]
+fn a_first_release_that_failed_is_put_back_where_its_cache_was_deleted() {
+    let mut node = Node { desired: Some(desired(1)), sick: [release(1)].into(), ..Node::default() };
+    for expected in [Step::Fetch(release(1)), Step::Switch(release(1)), Step::Idle(Idle::Rejected)] {
+        let step = node.step();
+        assert_eq!(step, expected);
+        node.carry_out(&step);
+    }
+    (node.active, node.on_disk) = (None, BTreeSet::new());
+    for expected in [Step::Fetch(release(1)), Step::Switch(release(1)), Step::Idle(Idle::Rejected)] {
+        let step = node.step();
+        assert_eq!(step, expected);
+        node.carry_out(&step);
+    }
+    node.active = None;
+    node.last_resort = true;
+    assert_eq!(node.step(), Step::Embed(release(EMBEDDED)), "the agent's own schemas come first");
 }

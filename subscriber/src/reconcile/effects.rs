@@ -62,7 +62,12 @@ impl Agent {
                 now,
             });
             if let Some(rest) = self.resting(&step, now) {
-                self.report_rejection().await;
+                // Verified now, it would be switched to unseen when it is wanted again.
+                self.staged = None;
+                if self.note_rejection() {
+                    self.save().await;
+                    self.report_waiting().await;
+                }
                 // Not while something is tried: the alarm would end and begin again with each attempt.
                 self.alarms.set(Subject::Desired, self.complaint(&step, desired.as_ref()));
                 return Next::Rest(rest);
@@ -247,7 +252,7 @@ impl Agent {
     }
 
     /// Ends when the log names another release than this one. What wakes it is not believed: the log is read.
-    async fn superseded(&self, id: &ReleaseId, wake_ups: &mut WakeUps) {
+    pub(super) async fn superseded(&self, id: &ReleaseId, wake_ups: &mut WakeUps) {
         loop {
             wake_ups.live().await;
             if let Ok(Answer::Current(reading)) = self.question.ask(&self.log, &self.state.position).await {

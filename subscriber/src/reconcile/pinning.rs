@@ -51,6 +51,8 @@ impl Agent {
                 "a release was put into the cache by hand: it stays until the channel moves"
             );
             self.unsaved |= self.state.trials.heed_hand(&pin.release(), pin.time);
+            // Whoever put it there replaced what was damaged; it is compared before it is used.
+            self.damaged.remove(&pin.release());
             self.desire(pin.release());
         }
         self.known_pin.pin = Some(pin);

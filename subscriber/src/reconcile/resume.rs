@@ -173,7 +173,7 @@ impl Agent {
         let is_revert = reverted.is_some();
         if reverted.is_none() {
             // The release before failed, and another one than the one before it follows.
-            self.report_rejection().await;
+            self.note_rejection();
         }
         if let Some(reverted) = &reverted {
             log_reverted(reverted);
@@ -182,13 +182,15 @@ impl Agent {
         self.state.conditions.forget_tampering();
         if provenance == Provenance::Embedded && !is_revert {
             // Going over to the last resort is said as what it is, in place of a `bundle.loaded`.
+            // Also where it ran before and its files were gone: each switch is told.
             self.state.unreported_switches.pop_back();
+            self.state.conditions.fallback = None;
             self.note_fallback();
         }
         self.save().await;
         self.follow_switch(is_revert).await;
         CrashPoint::SwitchUnreported.reach();
-        self.report_switches().await;
+        self.report_waiting().await;
     }
 }
 

@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::event::{FallbackActivated, FallbackCause, FallbackSource, StaleDetected, UpdateDetected};
+use shared::identifiers::EventId;
 use streams::event_writer::new_event_id;
 
 use super::agent::Agent;
 use crate::agent_view::{Cause, age_in_hours};
-use crate::conditions::{ConditionEvent, Fallback};
+use crate::conditions::{ConditionEvent, Fallback, Waiting};
 use crate::config::Follow;
 use crate::desired::{Head, Reading, announced_at};
 use crate::failures::FailureKind;
@@ -27,7 +28,7 @@ impl Agent {
         }
         if self.state.conditions != before {
             self.save().await;
-            self.report_conditions(None).await;
+            self.report_waiting().await;
         }
     }
 
@@ -143,30 +144,15 @@ impl Agent {
 
     /// Says something in this process's log and puts it on its way to the fleet's. Does not write to the disk.
     pub(super) fn tell(&mut self, event: ConditionEvent) {
-        let now: DateTime<Utc> = Utc::now();
-        self.reporter.log_condition(&event);
-        if let Some(lost) = self.state.conditions.report(new_event_id(), now, event) {
-            tracing::error!(event.id = %lost.id, "too many events wait for the outbox: the oldest is not recorded");
-        }
+        self.tell_as(new_event_id(), Utc::now(), event);
     }
 
-    /// Puts what waits into the outbox and forgets it here once it is durable there. With `until`, only what was found
-    /// out by then. Says whether all of it is there.
-    pub(super) async fn report_conditions(&mut self, until: Option<DateTime<Utc>>) -> bool {
-        loop {
-            let waiting = self.state.conditions.waiting.first();
-            let Some(waiting) = waiting.filter(|waiting| until.is_none_or(|until| waiting.at <= until)).cloned() else {
-                return true;
-            };
-            // It may name a switch, whose number must not be given away again after a crash.
-            if self.unsaved {
-                self.save().await;
-            }
-            if self.unsaved || !self.reporter.durable(waiting.id, waiting.at, waiting.event).await {
-                return false;
-            }
-            self.state.conditions.waiting.remove(0);
-            self.save().await;
+    /// The same under an id that was chosen before, for what happened at this time.
+    pub(super) fn tell_as(&mut self, id: EventId, at: DateTime<Utc>, event: ConditionEvent) {
+        self.reporter.log_condition(&event);
+        let after_switch = self.state.activation_epoch;
+        if let Some(lost) = self.state.conditions.report(Waiting { id, at, after_switch, event }) {
+            tracing::error!(event.id = %lost.id, "too many events wait for the outbox: the oldest is not recorded");
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::heartbeat::jittered;
+use super::wake_ups::WakeUps;
 use crate::alarms::Subject;
 use crate::conditions::{ConditionEvent, Tampering};
 use crate::desired::announcement;
@@ -70,7 +71,7 @@ impl Agent {
     }
 
     /// Compares the running release, where it is time to, and acts as the settings say.
-    pub(super) async fn check_files(&mut self) {
+    pub(super) async fn check_files(&mut self, wake_ups: &mut WakeUps) {
         let Some(active) = self.active().cloned() else { return };
         if self.files.due.is_none() {
             // Verified when it was switched to, or at the start.
@@ -81,7 +82,7 @@ impl Agent {
             return;
         }
         let Some(found) = self.compare_files(&active).await else { return };
-        let left = if found.is_none() { Damage::default() } else { self.restore(&active, &found).await };
+        let left = if found.is_none() { Damage::default() } else { self.restore(&active, &found, wake_ups).await };
         self.note_files(&active, &found, &left);
         let tampered = self.state.conditions.tampering.is_some();
         let soon =
@@ -89,7 +90,7 @@ impl Agent {
         let next = soon.fold(self.config.integrity.tamper_interval, Duration::min);
         self.files.compared(Instant::now(), jittered(next));
         self.save().await;
-        self.report_conditions(None).await;
+        self.report_waiting().await;
     }
 
     async fn compare_files(&mut self, active: &LoadedRelease) -> Option<Damage> {
@@ -107,14 +108,14 @@ impl Agent {
     }
 
     /// Puts back what is to be put back. Returns what is wrong after it.
-    async fn restore(&mut self, active: &LoadedRelease, found: &Damage) -> Damage {
+    async fn restore(&mut self, active: &LoadedRelease, found: &Damage, wake_ups: &mut WakeUps) -> Damage {
         let only_missing = self.config.integrity.tamper == TamperMode::Report;
         if only_missing && found.missing == 0 {
             return found.clone();
         }
         let restored = match self.restore_from_cache(active, only_missing).await {
             Ok(true) => Ok(()),
-            Ok(false) => self.restore_whole(active).await,
+            Ok(false) => self.restore_whole(active, wake_ups).await,
             Err(failure) => Err(failure),
         };
         if let Err(failure) = restored {
@@ -143,7 +144,7 @@ impl Agent {
     }
 
     /// Puts the whole release in the place of the damaged one: from the agent itself, or fetched again.
-    async fn restore_whole(&mut self, active: &LoadedRelease) -> Result<(), StageFailure> {
+    async fn restore_whole(&mut self, active: &LoadedRelease, wake_ups: &mut WakeUps) -> Result<(), StageFailure> {
         if active.provenance == Provenance::Embedded {
             let made = EmbeddedContracts::make().and_then(|embedded| {
                 let archive = embedded.archive()?;
@@ -160,7 +161,13 @@ impl Agent {
             return Err(StageFailure::Archive(std::io::Error::other(reason)));
         };
         // Its own files are what is in doubt: nothing here is taken as a base.
-        fetch(&self.store, &self.cache, &announced, &Way::Archive, self.limits, &()).await?;
+        let failed = self.trial_failed();
+        tokio::select! {
+            fetched = fetch(&self.store, &self.cache, &announced, &Way::Archive, self.limits, &()) => { fetched?; }
+            // What is to be exchanged anyway is not waited for.
+            () = self.superseded(&active.id, wake_ups) => return Err(put_off("another release is desired now")),
+            () = failed => return Err(put_off("it failed its health check")),
+        }
         self.repair_links(active).await
     }
 
@@ -216,6 +223,10 @@ impl Agent {
             remediation: remediation.to_owned(),
         }));
     }
+}
+
+fn put_off(why: &str) -> StageFailure {
+    StageFailure::Archive(std::io::Error::new(std::io::ErrorKind::Interrupted, format!("put off: {why}")))
 }
 
 #[cfg(test)]

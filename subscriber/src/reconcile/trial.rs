@@ -6,7 +6,7 @@
 use std::future::pending;
 
 use chrono::Utc;
-use shared::event::{Loaded, RestoredRelease, Reverted};
+use shared::event::{LoadSource, Loaded, RestoredRelease, Reverted};
 use streams::event_writer::new_event_id;
 
 use super::after_switch::{AfterSwitch, AfterSwitchWork, HookState, TrialEnd};
@@ -14,9 +14,9 @@ use super::agent::Agent;
 use crate::activation_facts::ActivationFacts;
 use crate::agent_view::{Cause, TrialView, Trouble};
 use crate::alarms::Subject;
+use crate::conditions::ConditionEvent;
 use crate::node_state::ReleaseId;
 use crate::release_directory::FILES;
-use crate::reports::log_reverted;
 use crate::switch_hook::SwitchNews;
 use crate::trial::{Rejected, Rejection, TrialStart};
 
@@ -29,7 +29,10 @@ impl Agent {
     pub(super) fn note_trial(&mut self, id: &ReleaseId, loaded: &Loaded) -> Option<Reverted> {
         let epoch = self.state.activation_epoch;
         let wanted = self.desired.as_ref() == Some(id);
-        let failed = self.failed_active().filter(|rejected| !wanted && &rejected.release != id).cloned();
+        // After a crash behind a switch to a new release nobody knows yet that it was wanted: it has proved nothing.
+        let ran_before = self.state.previous.iter().any(|previous| &previous.id == id);
+        let returns = !wanted && (ran_before || loaded.source == LoadSource::Embedded);
+        let failed = self.failed_active().filter(|rejected| returns && &rejected.release != id).cloned();
         let trials = &mut self.state.trials;
         let reverted = failed.map(|failed| {
             trials.reported(failed.event);
@@ -158,21 +161,17 @@ impl Agent {
         }
     }
 
-    /// Says that a release failed where the node has nothing to return to, or goes on to another one at once.
-    pub(super) async fn report_rejection(&mut self) {
-        let Some(rejected) = self.failed_active().cloned() else { return };
-        let Some(active) = self.state.active.as_ref() else { return };
+    /// Notes that a release failed where the node has nothing to return to, or goes on to another one at once. Does not
+    /// write to the disk. Says whether there was something to note.
+    pub(super) fn note_rejection(&mut self) -> bool {
+        let Some(rejected) = self.failed_active().cloned() else { return false };
+        let Some(active) = self.state.active.as_ref() else { return false };
         let facts = revert_facts(&rejected, active.id.tag.clone(), self.state.bundle.clone());
         let reverted = Reverted { activation_epoch: self.state.activation_epoch, ..facts };
-        if self.unsaved {
-            self.save().await;
-        }
-        self.report_switches().await;
-        log_reverted(&reverted);
-        if self.reporter.durable(rejected.event, rejected.at, reverted).await {
-            self.state.trials.reported(rejected.event);
-            self.save().await;
-        }
+        self.state.trials.reported(rejected.event);
+        self.tell_as(rejected.event, rejected.at, ConditionEvent::Reverted(reverted));
+        self.unsaved = true;
+        true
     }
 
     /// The running release's rejection, as long as its event is not recorded.

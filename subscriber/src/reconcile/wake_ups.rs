@@ -74,6 +74,8 @@ pub(super) struct WakeUps {
     floor: Option<Floor>,
     /// No look because of a live message before this.
     earliest: Instant,
+    /// A live message that matters was taken from the feed, and nobody was told.
+    untold: bool,
 }
 
 /// A place in the log that a message claims to be reached.
@@ -99,6 +101,7 @@ impl WakeUps {
             files: FileWatch::default(),
             floor: None,
             earliest: Instant::now(),
+            untold: false,
         })
     }
 
@@ -141,23 +144,29 @@ impl WakeUps {
 
     /// The next reason to look, `timer` at the latest. Cancel safe.
     pub(super) async fn next(&mut self, timer: Instant) -> Wake {
-        let wake = tokio::select! {
-            biased;
-            _ = self.hangup.recv() => Wake::Hangup,
-            () = again(&mut self.again) => Wake::Connected,
-            () = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog) => Wake::Live,
-            Ok(()) = self.outbox.changed() => Wake::Outbox,
-            Ok(()) = self.status.changed() => Wake::Connection,
-            () = self.cache.changed() => Wake::Cache,
-            () = self.files.changed() => Wake::Files,
-            () = sleep_until(timer) => Wake::Timer,
-        };
-        if wake == Wake::Live {
-            sleep_until(self.earliest).await;
-            // One look answers all that came in the meantime.
-            while self.news() {}
+        if !self.untold {
+            let wake = tokio::select! {
+                biased;
+                _ = self.hangup.recv() => Wake::Hangup,
+                () = again(&mut self.again) => Wake::Connected,
+                () = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog) => Wake::Live,
+                Ok(()) = self.outbox.changed() => Wake::Outbox,
+                Ok(()) = self.status.changed() => Wake::Connection,
+                () = self.cache.changed() => Wake::Cache,
+                () = self.files.changed() => Wake::Files,
+                () = sleep_until(timer) => Wake::Timer,
+            };
+            if wake != Wake::Live {
+                return wake;
+            }
+            self.untold = true;
         }
-        wake
+        // Dropped here, it is told the next time.
+        sleep_until(self.earliest).await;
+        // One look answers all that came in the meantime.
+        while self.news() {}
+        self.untold = false;
+        Wake::Live
     }
 
     /// Waits until a live message that matters arrives. Cancel safe.

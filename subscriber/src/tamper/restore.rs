@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use shared::daemon::crash_point::CrashPoint;
 use shared::digest::HashingWriter;
 use shared::event::TamperDamage;
 use shared::limits::ReleaseLimits;
@@ -84,9 +85,11 @@ fn place(mut copy: File, file: &ReleaseFile, aside: &Path, path: &Path) -> io::R
     }
     written.set_permissions(fs::Permissions::from_mode(file.mode.node_bits()))?;
     written.sync_all()?;
+    CrashPoint::RestoredFileWritten.reach();
     let parent: PathBuf = path.parent().map(Path::to_owned).unwrap_or_default();
     fs::create_dir_all(&parent)?;
     fs::rename(aside, path)?;
+    CrashPoint::RestoredFilePlaced.reach();
     sync_directory(&parent)?;
     Ok(true)
 }

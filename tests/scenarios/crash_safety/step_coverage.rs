@@ -35,14 +35,19 @@ const SOURCES: [&str; 5] = [
 ];
 
 /// Functions without a place of their own.
-const WITHOUT: [(&str, &str, &str); 16] = [
+const WITHOUT: [(&str, &str, &str); 17] = [
     ("subscriber/src/agent_presence.rs", "*", "tells other programs who holds the lock; nothing depends on it"),
     ("subscriber/src/checkout", "*", "puts releases into directories for people, in a command and not in an agent"),
     ("subscriber/src/test_releases.rs", "*", "tests only"),
     ("subscriber/src/activation/many_switches.rs", "*", "tests only"),
     ("subscriber/src/file_watch.rs", "*", "tests only"),
-    ("subscriber/src/fetch/unverified.rs", "fetch_without_digests", "the emergency flag; has no named place yet"),
-    ("subscriber/src/tamper/restore.rs", "*", "puts back a released file; has no named place yet"),
+    ("subscriber/src/tamper/restore.rs", "read", "writes what it reads to a file of a tree on its way"),
+    (
+        "subscriber/src/staging/patching.rs",
+        "remove_step",
+        "a tree of no use any more; left, it goes with its directory",
+    ),
+    ("subscriber/src/staging/tree_writer.rs", "remove_newest", "takes back an empty file right after its place"),
     ("subscriber/src/entry_point.rs", "say", "standard output"),
     ("subscriber/src/durable_file.rs", "sync_directory", "its callers reach a place before and after it"),
     ("subscriber/src/durable_file.rs", "remove_file_if_present", "its callers reach a place after it"),

@@ -28,6 +28,8 @@ pub enum Preparation {
     AgedReleases,
     /// The channel has moved, and staging holds what a killed agent left.
     Leftovers,
+    /// The channel has moved, and the memory is under the name that an earlier version gave it.
+    EarlierMemory,
     /// The channel has moved, and the memory cannot be read.
     UnreadableMemory,
     /// Somebody put an earlier release into the cache by hand.
@@ -39,9 +41,12 @@ pub enum Preparation {
 }
 
 impl Preparation {
-    /// The situation that leads an agent to a place.
-    pub fn for_reaching(place: CrashPoint) -> Self {
-        match place {
+    /// The situation that leads an agent to a place; `None` for a place on no way from a start.
+    pub fn for_reaching(place: CrashPoint) -> Option<Self> {
+        let preparation = match place {
+            // Somebody changes the release that runs.
+            CrashPoint::RestoredFileWritten | CrashPoint::RestoredFilePlaced => return None,
+            CrashPoint::StateTakenFromEarlier => Self::EarlierMemory,
             CrashPoint::CacheDirectoryMade
             | CrashPoint::ViewLinkMade
             | CrashPoint::ViewLinkSynced
@@ -83,6 +88,7 @@ impl Preparation {
             | CrashPoint::SwitchUnremembered
             | CrashPoint::SwitchUnreported
             | CrashPoint::SwitchReported
+            | CrashPoint::ConditionReported
             | CrashPoint::OutboxFileWritten
             | CrashPoint::OutboxFileSynced
             | CrashPoint::OutboxFileRenamed
@@ -94,7 +100,8 @@ impl Preparation {
             | CrashPoint::EventConfirmed
             | CrashPoint::EventStored
             | CrashPoint::EntryRemoved => Self::NewRelease,
-        }
+        };
+        Some(preparation)
     }
 }
 
@@ -125,6 +132,11 @@ impl CrashingNode<'_> {
             Preparation::Leftovers => {
                 self.publish().await;
                 self.leave_leftovers();
+            }
+            Preparation::EarlierMemory => {
+                self.publish().await;
+                let memory = self.directories.state.join(format!("state.{}.json", self.bundle));
+                fs::rename(memory, self.directories.state.join("state.json")).expect("the state is writable");
             }
             Preparation::UnreadableMemory => {
                 self.publish().await;

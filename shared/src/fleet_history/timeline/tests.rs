@@ -1,9 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::FallbackActivated;
 use crate::fleet_history::sample_events::{
-    any_message, download_failed, loaded, minute, of_unknown_type, promoted, published, reverted, stored, stored_at,
-    withdrawn,
+    any_message, download_failed, fallback, loaded, minute, of_unknown_type, promoted, published, reverted, stored,
+    stored_at, withdrawn,
 };
 
 fn fold_into(timeline: &mut FleetTimeline, messages: &[(String, Vec<u8>)]) {
@@ -179,5 +180,100 @@ proptest! {
         let (kept, later): (Vec<_>, Vec<_>) = readable.partition(|envelope| envelope.time <= minute(limit));
         prop_assert_eq!(later.len() as u64, timeline.left_out);
         prop_assert_eq!(kept.len() + later.len() + timeline.state.oddities.len(), messages.len());
+    }
+}
+
+/// What a node can go through, as its agent tells it.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Switch(u8),
+    /// Its health check fails, and it returns to a release or, with nothing to return to, stays.
+    Revert(Option<u8>),
+    /// The same, back to the agent's own schemas: told as a revert, then as a fallback, of one switch.
+    RevertToEmbedded,
+    /// Nothing can be had.
+    Embed,
+    /// Something else that cannot be had is wanted.
+    WantAnother,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        (0_u8..4).prop_map(Turn::Switch),
+        proptest::option::of(0_u8..4).prop_map(Turn::Revert),
+        Just(Turn::RevertToEmbedded),
+        Just(Turn::Embed),
+        Just(Turn::WantAnother),
+    ]
+}
+
+/// A node and what it has told so far.
+#[derive(Debug, Default)]
+struct Story {
+    epoch: u64,
+    runs: String,
+    events: Vec<BundleEvent>,
+}
+
+impl Story {
+    fn falls_back(&mut self) {
+        let source = if self.runs == "built-in" { FallbackSource::Embedded } else { FallbackSource::LastGood };
+        let BundleEvent::FallbackActivated(told) = fallback(source, &self.runs) else { return };
+        self.events.push(FallbackActivated { activation_epoch: self.epoch, ..told }.into());
+    }
+
+    fn reverts(&mut self, restored: Option<&str>) {
+        let BundleEvent::Reverted(told) = reverted(&self.runs, restored) else { return };
+        let failed_epoch = self.epoch;
+        if let Some(restored) = restored {
+            self.epoch += 1;
+            restored.clone_into(&mut self.runs);
+        }
+        self.events.push(Reverted { failed_epoch, activation_epoch: self.epoch, ..told }.into());
+    }
+
+    fn take(&mut self, turn: Turn) {
+        match turn {
+            Turn::Switch(number) => {
+                self.epoch += 1;
+                self.runs = format!("v{number}");
+                let BundleEvent::Loaded(told) = loaded(&self.runs) else { return };
+                self.events.push(Loaded { activation_epoch: self.epoch, ..told }.into());
+            }
+            Turn::Embed => {
+                self.epoch += 1;
+                "built-in".clone_into(&mut self.runs);
+                self.falls_back();
+            }
+            // Nothing runs yet.
+            Turn::Revert(_) | Turn::RevertToEmbedded | Turn::WantAnother if self.epoch == 0 => {}
+            Turn::Revert(number) => self.reverts(number.map(|number| format!("v{number}")).as_deref()),
+            Turn::RevertToEmbedded => {
+                self.reverts(Some("built-in"));
+                self.falls_back();
+            }
+            Turn::WantAnother => self.falls_back(),
+        }
+    }
+}
+
+proptest! {
+    /// Whatever a node goes through, its timeline holds each switch once, and both folds agree on what runs.
+    #[test]
+    fn each_switch_is_one_activation(turns in proptest::collection::vec(turn(), 1..30)) {
+        let mut story = Story::default();
+        for turn in turns {
+            story.take(turn);
+        }
+        prop_assume!(story.epoch > 0);
+        let messages: Vec<_> = story.events.into_iter().map(|event| stored("/nodes/edge-1", event)).collect();
+        let timeline = fold(&messages);
+        let way = edge(&timeline);
+        let epochs: Vec<u64> = way.activations.iter().map(|activation| activation.loaded.activation_epoch).collect();
+        prop_assert_eq!(epochs, (1..=story.epoch).collect::<Vec<_>>());
+        prop_assert_eq!(way.active().unwrap().loaded.tag.as_str(), &story.runs);
+        let head = &timeline.state.nodes[&("edge-1".parse().unwrap(), contracts())];
+        prop_assert_eq!(&head.active.as_ref().unwrap().0, &way.active().unwrap().loaded);
+        prop_assert_eq!((head.fallback, head.tampered), (way.fallback, way.tampered));
     }
 }

@@ -1,0 +1,164 @@
+//! The life of one bundle's agent: round after round, what is known is compared with the log. Each bundle has such a loop
+//! of its own; none waits for another.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use streams::connection::ConnectionState;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use super::agent::{Agent, Next};
+use super::heartbeat::jittered;
+use super::look::catch_up_pause;
+use super::resume::is_current;
+use super::wake_ups::{Wake, WakeUps};
+use crate::failures::FailureKind;
+use crate::node_state::Provenance;
+
+/// Going back takes two steps, and each may be followed by a wish to look at the log first.
+const MOST_STEPS_BACK: u32 = 6;
+
+impl Agent {
+    /// Lives for ever; ends by being dropped.
+    pub(super) async fn live(&mut self, wake_ups: &mut WakeUps) {
+        self.refresh_pin().await;
+        // What ran before serves on while its files are compared.
+        self.recognise().await;
+        self.read_manifest().await;
+        self.show();
+        self.resume().await;
+        self.read_manifest().await;
+        self.show();
+        // Offline, the last good release is put back in place if it is here.
+        self.converge(wake_ups).await;
+        wake_ups.listen().await;
+        loop {
+            let rest = self.round(wake_ups).await;
+            self.read_manifest().await;
+            self.note_conditions().await;
+            self.show();
+            wake_ups.expect_in_cache(self.active().map(|active| &active.id.tag), self.pin_stamp()).await;
+            self.watch_files(wake_ups).await;
+            let timer = Instant::now() + rest;
+            loop {
+                let wake = tokio::select! {
+                    biased;
+                    () = self.after_switch_changed() => Wake::AfterSwitch,
+                    wake = wake_ups.next(timer) => wake,
+                };
+                match wake {
+                    Wake::Outbox | Wake::Connection => self.show(),
+                    // A release that failed is exchanged at once, whatever the network does.
+                    Wake::AfterSwitch => self.settle_after_switch(wake_ups).await,
+                    Wake::Files => {
+                        self.files.hint(Instant::now());
+                        self.show();
+                        break;
+                    }
+                    Wake::Live | Wake::Cache | Wake::Timer => break,
+                    Wake::Connected => {
+                        self.fruitless = 0;
+                        self.state.failures.retry_now(Utc::now(), &[FailureKind::Download]);
+                        break;
+                    }
+                    Wake::Hangup => {
+                        tracing::info!(bundle = %self.target.bundle, "SIGHUP: looking now");
+                        let all = [FailureKind::Download, FailureKind::Verification];
+                        self.state.failures.retry_now(Utc::now(), &all);
+                        self.unsaved |= self.state.trials.forgive_all();
+                        // Somebody may have repaired them; they are compared before they are used.
+                        self.damaged.clear();
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes over what the last switch has come to, and brings back what ran before where its release failed.
+    async fn settle_after_switch(&mut self, wake_ups: &mut WakeUps) {
+        self.settle_trial().await;
+        for _ in 0..MOST_STEPS_BACK {
+            let failed =
+                self.active().is_some_and(|active| self.state.trials.rejection(active.id.tree_digest).is_some());
+            if !failed || self.converge(wake_ups).await != Next::Look {
+                break;
+            }
+        }
+        if self.unsaved {
+            self.save().await;
+        }
+        self.show();
+    }
+
+    /// Looks at the log and does what follows from it. Returns how long to rest at most.
+    async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
+        self.report_waiting().await;
+        self.look_after_feed(wake_ups).await;
+        self.refresh_pin().await;
+        self.check_current().await;
+        self.check_files(wake_ups).await;
+        if self.collect_at.is_some_and(|at| at <= Instant::now()) {
+            self.collect_at = None;
+            self.collect().await;
+        }
+        let rest = loop {
+            if self.connection.status().state != ConnectionState::Connected {
+                // A new connection wakes the agent. What is in the cache needs none.
+                let Next::Rest(rest) = self.converge(wake_ups).await else { continue };
+                break rest;
+            }
+            let mut rest = match self.look(wake_ups).await {
+                Ok(()) => match self.converge(wake_ups).await {
+                    Next::Look => continue,
+                    Next::Rest(rest) => rest,
+                },
+                Err(pause) => match self.converge(wake_ups).await {
+                    Next::Look => pause,
+                    Next::Rest(rest) => rest.min(pause),
+                },
+            };
+            if wake_ups.looked(self.state.position.read_up_to) {
+                rest = rest.min(catch_up_pause(self.behind));
+                self.behind = self.behind.saturating_add(1);
+            } else {
+                self.behind = 0;
+            }
+            break rest;
+        };
+        if self.unsaved {
+            self.save().await;
+        }
+        let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let feed_in = wake_ups.feed_due_in();
+        let files_in = self.files.rest(Instant::now());
+        let interval = jittered(self.config.timing.interval);
+        rest.min(interval).min(collect_in.unwrap_or(Duration::MAX)).min(feed_in).min(files_in)
+    }
+
+    /// Asks the system for hints about the running release's files, after each change of the directory.
+    async fn watch_files(&mut self, wake_ups: &mut WakeUps) {
+        let watched = self.active().filter(|active| active.provenance != Provenance::Unverified);
+        match watched.map(|active| self.cache.release(&active.id.tag)) {
+            Some(home) if self.files.replaced => {
+                wake_ups.watch_files(home).await;
+                self.files.replaced = false;
+            }
+            Some(_) => {}
+            None => wake_ups.stop_watching_files(),
+        }
+    }
+
+    /// Notices when somebody deleted the cache or pointed `current` elsewhere.
+    async fn check_current(&mut self) {
+        let Some(active) = self.active() else { return };
+        let (cache, tag) = (self.cache.clone(), active.id.tag.clone());
+        let there = spawn_blocking(move || is_current(&cache, &tag)).await.unwrap_or(true);
+        if !there {
+            tracing::warn!("the cache does not show the release that this node switched to: looking what should run");
+            self.intact = false;
+            self.staged = None;
+        }
+    }
+}
