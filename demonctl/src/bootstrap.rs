@@ -50,7 +50,10 @@ pub(crate) async fn run(arguments: BootstrapArguments) -> anyhow::Result<ExitCod
             note(&format!("an agent runs with state directory `{}`: asking it at `{}`", path.display(), api.url));
             (DoneBy::Agent, running_agent::ask(&config, &api, arguments.timeout, &stop).await)
         }
-        Err(error) => anyhow::bail!("{}; see that cache and state directory belong to you", ErrorChain(&error)),
+        Err(error) => anyhow::bail!(
+            "{}; see that cache and state directory belong to you, and that DEMON_NODE_ID is the agent's",
+            ErrorChain(&error)
+        ),
     };
     if stop.is_cancelled() {
         note("demonctl: stopped before the bundle was loaded; what was begun is finished by the next start");

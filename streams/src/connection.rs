@@ -300,7 +300,11 @@ fn note(event: &Event, faults: &broadcast::Sender<ServerFault>, status: &watch::
                 tracing::warn!("nats: {fault}");
             }
         }
-        status.send_modify(|status| status.last_fault = Some(fault.clone()));
+        status.send_modify(|status| {
+            if !status.last_fault.as_ref().is_some_and(|known| known.explains(&fault)) {
+                status.last_fault = Some(fault.clone());
+            }
+        });
         // No listener is no mistake.
         let _ = faults.send(fault);
     }

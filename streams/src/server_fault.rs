@@ -72,6 +72,15 @@ impl ServerFault {
         }
     }
 
+    /// Whether this says of a failed attempt all that another one says, and more: the client library repeats only the kind
+    /// of the failure at each further attempt.
+    pub(crate) fn explains(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::ConnectFailed { reason }, Self::ConnectFailed { reason: other }) => reason.contains(other.as_str()),
+            _ => false,
+        }
+    }
+
     fn parse(text: &str) -> Self {
         let text = text.trim().trim_matches('\'');
         if let Some(rest) = text.strip_prefix("Permissions Violation for ") {
@@ -114,6 +123,16 @@ impl fmt::Display for ServerFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_further_attempt_does_not_hide_what_explained_the_first() {
+        let failed = |reason: &str| ServerFault::ConnectFailed { reason: reason.to_owned() };
+        let explained = failed("server `nats://a` cannot be reached: IO error: Connection refused");
+        assert!(explained.explains(&failed("IO error")));
+        assert!(!failed("IO error").explains(&explained));
+        assert!(!explained.explains(&failed("timed out")));
+        assert!(!explained.explains(&ServerFault::CredentialsRefused { reason: "IO error".to_owned() }));
+    }
 
     #[test]
     fn a_permissions_violation_names_operation_and_subject() {

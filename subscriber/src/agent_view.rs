@@ -222,6 +222,14 @@ impl AgentView {
         self.connection_fault.as_deref().filter(|_| !self.connected)
     }
 
+    /// The alarms that are not said already by the connection's fault or by what is wrong with the running files.
+    pub(crate) fn other_alarms(&self) -> impl Iterator<Item = &String> {
+        let integrity = self.integrity_problem();
+        let said =
+            move |alarm: &&String| integrity.as_ref() != Some(*alarm) && self.unreachable() != Some(alarm.as_str());
+        self.report.alarms.iter().filter(said)
+    }
+
     /// Whether another release than the desired one serves.
     pub(crate) fn uses_fallback(&self) -> bool {
         let Some(active) = &self.report.active else { return false };

@@ -176,7 +176,7 @@ impl MetricsPage {
     pub(crate) fn render(&self, views: &[AgentView], stale_after: TimeDelta, now: DateTime<Utc>) -> String {
         show(views, stale_after, now);
         self.0.run_upkeep();
-        self.0.render()
+        without_unknown_ages(&self.0.render())
     }
 }
 
@@ -186,11 +186,17 @@ impl std::fmt::Debug for MetricsPage {
     }
 }
 
+/// Leaves out the ages that nobody knows: of nothing, of the embedded schemas, of releases without a manifest. A series that
+/// is not there fires no rule and draws no line; one that is not a number makes sums over the fleet none either.
+fn without_unknown_ages(page: &str) -> String {
+    page.split_inclusive('\n').filter(|line| !(line.starts_with(AGE) && line.trim_end().ends_with(" NaN"))).collect()
+}
+
 fn describe() {
     describe_gauge!(STATUS, "1 for the state the bundle is in, 0 for every other");
     describe_counter!(OPERATIONS, "What the agent did with bundles, by operation and result");
     describe_histogram!(REFRESH_DURATION, Unit::Milliseconds, "Time from deciding for a release to running it");
-    describe_gauge!(AGE, "Age of the running release by its manifest, in hours; NaN where nothing runs");
+    describe_gauge!(AGE, "Age of the running release by its manifest, in hours; no series where that is not known");
     describe_counter!(VERIFICATION_FAILURES, "Releases refused because their bytes are not as announced");
     describe_gauge!(FALLBACK, "1 while another release than the desired one runs");
     describe_gauge!(UNVERIFIED, "1 while a release runs whose digests do not match, let through by the emergency flag");
@@ -278,6 +284,8 @@ mod tests {
             show(&[view(), other], TimeDelta::hours(24), at(2, 0));
             BundleMetrics::labelled(&"policies".parse().unwrap(), true).count(Operation::Refused);
         });
+        let text = without_unknown_ages(&text);
+        assert!(!text.contains("NaN"), "of nothing nobody knows the age: {text}");
         for series in [
             "demon_bundle_status{state=\"loaded\",bundle=\"contracts\"} 1",
             "demon_bundle_status{state=\"not_loaded\",bundle=\"policies\"} 1",

@@ -140,12 +140,22 @@ async fn print_events(config: &AgentConfig, tag: &Tag, report: &NodeReport, answ
             Vec::new()
         }
     };
+    let git_sha = &answer["standing"]["metadata"]["git_sha"];
+    let lines: Vec<Value> = lines.into_iter().map(|line| with_commit(line, git_sha)).collect();
     let says_loaded = lines.iter().any(|line| line["event"] == "bundle.loaded");
     let said = (!says_loaded).then(|| as_the_agent_says(report, answer));
     for line in lines.into_iter().chain(said) {
         // A reader that went away wants no more.
         let _ = print_line(&line.to_string());
     }
+}
+
+/// The commit is in the agent's log line and its answer, not in the fleet's log, where the release's announcement has it.
+fn with_commit(mut line: Value, git_sha: &Value) -> Value {
+    if line["event"] == "bundle.loaded" && line["git_sha"].is_null() {
+        line["git_sha"] = git_sha.clone();
+    }
+    line
 }
 
 /// The line of a release that the agent has loaded, by its own answer.
@@ -164,6 +174,14 @@ fn as_the_agent_says(report: &NodeReport, answer: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_loaded_line_names_the_commit() {
+        let loaded = with_commit(json!({ "event": "bundle.loaded" }), &json!("1f0e"));
+        assert_eq!(loaded["git_sha"], "1f0e");
+        let staged = with_commit(json!({ "event": "bundle.staged" }), &json!("1f0e"));
+        assert_eq!(staged.get("git_sha"), None);
+    }
 
     fn report(active: Option<&str>, desired: Option<&str>) -> NodeReport {
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

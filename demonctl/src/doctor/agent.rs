@@ -27,7 +27,7 @@ pub(super) async fn check(agent: &AgentApi) -> (Vec<Check>, Value) {
     };
     let reachable = Check::yes(REACHABLE, format!("`{url}` answers"));
     let strict = match agent.get("/healthz/strict").await {
-        Ok((StatusCode::OK, _)) => Check::yes(STRICT, "a verified release runs"),
+        Ok((StatusCode::OK, body)) => Check::yes(STRICT, loaded(&body)),
         Ok((code, body)) => Check::no(STRICT, format!("HTTP {code}: {}", reasons(&body)), READ_LOG),
         Err(reason) => Check::no(STRICT, reason, READ_LOG),
     };
@@ -43,6 +43,8 @@ fn unreachable(failed: Check) -> (Vec<Check>, Value) {
 /// Judges the status document.
 fn judge(bundle: &Value) -> Check {
     let alerts = bundle["alerts"].as_array().into_iter().flatten();
+    // The agent puts the worst first, and says what to do about it.
+    let remedy = bundle["alerts"][0]["remediation"].as_str();
     let alerts: Vec<&str> = alerts.filter_map(|alert| alert["message"].as_str()).collect();
     let alerts = if alerts.is_empty() { String::new() } else { format!(": {}", alerts.join("; ")) };
     let status = bundle["status"].as_str().unwrap_or("unknown");
@@ -52,14 +54,20 @@ fn judge(bundle: &Value) -> Check {
     };
     match status {
         "loaded" if alerts.is_empty() => Check::yes(STATUS, detail),
-        "loaded" => Check::warning(STATUS, detail, READ_LOG),
+        "loaded" => Check::warning(STATUS, detail, remedy.unwrap_or(READ_LOG)),
         "disabled" => {
             Check::warning(STATUS, detail, "DEMON_SKIP_CONTRACT_BUNDLE is on: unset it and restart the agent")
         }
-        "stale" => Check::no(STATUS, detail, "publish a release, or find out why the publisher does not"),
-        "not_loaded" => Check::no(STATUS, detail, "publish a release and point the channel at it"),
-        _ => Check::no(STATUS, detail, READ_LOG),
+        _ => Check::no(STATUS, detail, remedy.unwrap_or(READ_LOG)),
     }
+}
+
+/// What the answer says of each bundle's release.
+fn loaded(body: &Value) -> String {
+    let checks = body["checks"].as_object().into_iter().flatten();
+    let of_release = checks.filter(|(name, _)| *name == "loaded" || name.ends_with(".loaded"));
+    let details: Vec<&str> = of_release.filter_map(|(_, check)| check["detail"].as_str()).collect();
+    if details.is_empty() { "every check passed".to_owned() } else { details.join("; ") }
 }
 
 fn reasons(body: &Value) -> String {
@@ -83,6 +91,10 @@ mod tests {
         let alert = json!({ "severity": "warning", "message": "no connection", "remediation": "wait" });
         assert_eq!(outcome("loaded", json!([alert])), Outcome::Warning);
         assert_eq!(outcome("disabled", json!([])), Outcome::Warning);
+        let tampered = json!({ "status": "stale", "alerts": [alert] });
+        assert_eq!(judge(&tampered).remedy.as_deref(), Some("wait"), "the agent's own words");
+        let body = json!({ "checks": { "loaded": { "ok": true, "detail": "loading is switched off" } } });
+        assert_eq!(loaded(&body), "loading is switched off");
         for bad in ["verification_failed", "stale", "not_loaded", "something new"] {
             assert_eq!(outcome(bad, json!([])), Outcome::No, "{bad}");
         }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use shared::identifiers::{BundleName, ChannelName, NodeName, Tag};
 use streams::connection_arguments::{ConnectionArguments, parse_duration};
 use streams::secret::Secret;
+use subscriber::agent_presence::AgentPresence;
 
 use crate::operator;
 use crate::output::OutputFormat;
@@ -41,7 +42,8 @@ pub(crate) struct DoctorArguments {
     /// Key for the agent's API; better given by its variable.
     #[arg(long, env = "AGENT_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub(super) api_key: Option<String>,
-    /// The node whose failures are looked for [default: the host name up to its first dot]
+    /// The node whose failures are looked for [default: that of the agent on the cache, else the host name up to its first
+    /// dot]
     #[arg(long, env = "DEMON_NODE_ID", value_name = "NAME")]
     pub(super) node: Option<NodeName>,
     /// The bundle.
@@ -102,10 +104,14 @@ impl DoctorArguments {
         self.api_key.as_deref().map(str::trim).filter(|key| !key.is_empty()).map(Secret::new)
     }
 
-    /// The node, by default named like the agent on this host.
+    /// The node: as given, else as the agent of the cache calls itself, else the host's name.
     pub(super) fn node_name(&self) -> anyhow::Result<NodeName> {
         if let Some(node) = &self.node {
             return Ok(node.clone());
+        }
+        let presence = AgentPresence::find(&AgentPresence::default_state_directory(&self.cache));
+        if let Some(facts) = presence.and_then(|presence| presence.facts) {
+            return Ok(facts.node);
         }
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         host.split('.').next().unwrap_or_default().parse().context("the host name is no node's name: give --node")

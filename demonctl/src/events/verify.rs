@@ -76,7 +76,8 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
     drop(progress);
     let report = verifier.finish(Some(input.last_sequence));
     let clean = report.clean;
-    print(arguments.output, &Report { stream: input.stream, epoch: input.epoch, findings: report })?;
+    let report = Report { stream: input.stream, epoch: input.epoch, findings: report };
+    print(arguments.output, &report, arguments.key.log_key.is_some())?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -87,17 +88,17 @@ fn read_checkpoint(path: &Path) -> anyhow::Result<SignedCheckpoint> {
     text.parse().with_context(|| format!("`{}` is refused", path.display()))
 }
 
-fn print(format: OutputFormat, whole: &Report) -> anyhow::Result<()> {
+fn print(format: OutputFormat, whole: &Report, with_key: bool) -> anyhow::Result<()> {
     match format {
         OutputFormat::Json => print_line(&serde_json::to_string_pretty(whole)?),
         OutputFormat::Jsonl => {
             whole.findings.findings.iter().try_for_each(|finding| print_line(&serde_json::to_string(finding)?))
         }
-        OutputFormat::Table => print_text(whole),
+        OutputFormat::Table => print_text(whole, with_key),
     }
 }
 
-fn print_text(whole: &Report) -> anyhow::Result<()> {
+fn print_text(whole: &Report, with_key: bool) -> anyhow::Result<()> {
     let report = &whole.findings;
     if !report.findings.is_empty() {
         let rows = report.findings.iter().map(cells);
@@ -118,6 +119,9 @@ fn print_text(whole: &Report) -> anyhow::Result<()> {
             "{} checkpoints, the last one of events 1 to {}: {signatures}",
             report.checkpoints, report.checkpointed_up_to
         ))?;
+    }
+    if report.checkpoints == 0 && with_key {
+        print_line("no checkpoint in it: the key had nothing to verify")?;
     }
     let epoch = whole.epoch.map_or_else(|| "no epoch".to_owned(), |epoch| format!("epoch {epoch}"));
     let verdict =

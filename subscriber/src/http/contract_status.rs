@@ -6,6 +6,12 @@ use serde::Serialize;
 use crate::agent_view::{AgentView, BundleState, Cause};
 use crate::failures::FailureKind;
 
+const CONNECT: &str = "check NATS_URL, the login and the network; the agent keeps trying";
+const PUBLISH: &str = "publish a release (`demonctl contracts publish`), or point the channel at one that may run \
+                       (`demonctl channel promote`)";
+const ASK_DOCTOR: &str =
+    "`demonctl doctor` names what is wrong around this node; the agent's log says what came before";
+
 /// The whole document.
 #[derive(Debug, Serialize, PartialEq)]
 pub(super) struct StatusDocument {
@@ -43,7 +49,7 @@ struct Alert {
     timestamp: String,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, PartialEq)]
+#[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 enum Severity {
     Error,
@@ -131,8 +137,7 @@ fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<A
         let remediation = trouble.remediation.clone();
         alerts.push(Alert { severity, message, remediation, timestamp: text(trouble.since) });
     }
-    let integrity = view.integrity_problem();
-    if let Some(message) = integrity.clone() {
+    if let Some(message) = view.integrity_problem() {
         alerts.push(Alert {
             severity: Severity::Error,
             message,
@@ -149,11 +154,14 @@ fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<A
         });
     }
     if view.is_embedded() && view.trouble.is_none() {
+        let (reason, remediation) = match view.unreachable() {
+            Some(_) => ("the log could not be asked what is desired", CONNECT),
+            None => ("the log names no release that this node could run", PUBLISH),
+        };
         alerts.push(Alert {
             severity: Severity::Warning,
-            message: "Using fallback schemas due to bundle load failure: the log could not be asked what is desired"
-                .to_owned(),
-            remediation: "check NATS_URL, the login and the network; the agent keeps trying".to_owned(),
+            message: format!("Using fallback schemas due to bundle load failure: {reason}"),
+            remediation: remediation.to_owned(),
             timestamp: text(view.changed_at),
         });
     }
@@ -166,11 +174,12 @@ fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<A
         });
     }
     if let Some(fault) = view.unreachable() {
-        let nothing_runs = view.report.active.is_none();
+        // With a release that was fetched before, an outage takes nothing away.
+        let without_release = view.report.active.is_none() || view.is_embedded();
         alerts.push(Alert {
-            severity: if nothing_runs { Severity::Error } else { Severity::Warning },
+            severity: if without_release { Severity::Error } else { Severity::Warning },
             message: format!("No connection to NATS: {fault}"),
-            remediation: "check NATS_URL, the login and the network; the agent keeps trying".to_owned(),
+            remediation: CONNECT.to_owned(),
             timestamp: text(view.changed_at),
         });
     }
@@ -185,21 +194,23 @@ fn alerts(view: &AgentView, stale_after: TimeDelta, now: DateTime<Utc>) -> Vec<A
             timestamp: text(view.changed_at),
         });
     }
-    let alarms = view.report.alarms.iter().filter(|alarm| integrity.as_ref() != Some(*alarm));
-    alerts.extend(alarms.map(|alarm| Alert {
+    let not_loaded = view.state(stale_after, now) == BundleState::NotLoaded;
+    alerts.extend(view.other_alarms().map(|alarm| Alert {
         severity: Severity::Warning,
         message: alarm.clone(),
-        remediation: "see the agent's log for what came before".to_owned(),
+        remediation: if not_loaded { PUBLISH } else { ASK_DOCTOR }.to_owned(),
         timestamp: text(view.changed_at),
     }));
-    if alerts.is_empty() && view.state(stale_after, now) == BundleState::NotLoaded {
+    if alerts.is_empty() && not_loaded {
         alerts.push(Alert {
             severity: Severity::Warning,
             message: "No bundle is loaded yet".to_owned(),
-            remediation: "publish a release and promote a channel to it".to_owned(),
+            remediation: PUBLISH.to_owned(),
             timestamp: text(view.changed_at),
         });
     }
+    // Those of one severity stay in the order they were made.
+    alerts.sort_by_key(|alert| alert.severity);
     alerts
 }
 
@@ -248,6 +259,25 @@ mod tests {
         assert_eq!(alert["severity"], "error");
         assert_eq!(alert["message"], "Bundle verification failed: SHA-256 mismatch: expected a, got b");
         assert_eq!(bundle["metadata"]["tag"], "v1", "the last good release is shown");
+    }
+
+    #[test]
+    fn a_lost_connection_is_said_once_and_is_an_error_only_where_no_fetched_release_runs() {
+        let mut view = view();
+        (view.connected, view.connection_fault) = (false, Some("refused".to_owned()));
+        view.report.alarms = vec!["refused".to_owned(), "two agents".to_owned()];
+        let said = |view: &AgentView| {
+            let alerts = document(view, at(2, 0))["contractBundle"]["alerts"].clone();
+            let of = |alert: &Value| {
+                format!("{}: {}", alert["severity"].as_str().unwrap(), alert["message"].as_str().unwrap())
+            };
+            alerts.as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&view), ["warning: No connection to NATS: refused", "warning: two agents"]);
+        view.integrity.provenance = Some(crate::node_state::Provenance::Embedded);
+        assert_eq!(said(&view)[0], "error: No connection to NATS: refused");
+        view.connected = true;
+        assert!(said(&view)[0].ends_with("the log names no release that this node could run"), "{:?}", said(&view));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl StrictHealth {
         if view.disabled {
             warnings.push("loading of bundles is switched off".to_owned());
         }
-        warnings.extend(view.report.alarms.iter().cloned());
+        warnings.extend(view.other_alarms().cloned());
         let status = if checks.values().all(|check| check.ok) { "ok" } else { "failing" };
         Self { status, checks, warnings }
     }

@@ -91,6 +91,8 @@ pub(super) struct Agent {
     pub(super) asked: bool,
     /// Why the desired release does not run.
     pub(super) trouble: Option<Trouble>,
+    /// The tag this node is pinned to, where the log does not announce it.
+    pub(super) unannounced_pin: Option<shared::identifiers::Tag>,
     /// The manifest of the release that was running when it was last looked for.
     pub(super) manifest: Option<(ReleaseId, Option<ManifestFacts>)>,
     pub(super) shown: watch::Sender<AgentView>,
@@ -202,6 +204,7 @@ impl Agent {
             files: FileChecks::default(),
             asked: false,
             trouble: None,
+            unannounced_pin: None,
             manifest: None,
             shown,
             first_look,

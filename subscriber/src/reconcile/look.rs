@@ -114,6 +114,10 @@ impl Agent {
         self.asked = true;
         self.withdrawn = reading.withdrawn;
         self.own_last_sequence = reading.own_last_sequence;
+        self.unannounced_pin = match &self.target.follow {
+            Follow::Tag(tag) if reading.head == Head::Missing && pinned.is_none() => Some(tag.clone()),
+            Follow::Tag(_) | Follow::Channel(_) => None,
+        };
         let missing = (reading.head == Head::Missing).then(|| match &self.target.follow {
             Follow::Channel(channel) => format!("channel `{channel}` points at no release yet"),
             Follow::Tag(tag) => format!("pinned release `{tag}` is not announced"),

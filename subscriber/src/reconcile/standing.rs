@@ -74,7 +74,10 @@ impl Agent {
             tag: active.id.tag.clone(),
             tree_digest: active.id.tree_digest,
             content_digest: active.content_digest,
-            wanted_tag: self.desired.as_ref().map(|desired| desired.tag.clone()),
+            wanted_tag: self
+                .unannounced_pin
+                .clone()
+                .or_else(|| self.desired.as_ref().map(|desired| desired.tag.clone())),
             cause,
             reason: reason.chars().take(1000).collect(),
             remediation: remediation.to_owned(),

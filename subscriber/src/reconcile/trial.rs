@@ -21,7 +21,7 @@ use crate::switch_hook::SwitchNews;
 use crate::trial::{Rejected, Rejection, TrialStart};
 
 const REMEDIATION: &str = "see why the application is not well; then promote a repaired release, or this one once more \
-                           (`demonctl promote`, or SIGHUP to the agent) to have it tried again";
+                           (`demonctl channel promote`, or SIGHUP to the agent) to have it tried again";
 
 impl Agent {
     /// Notes in memory what a switch means for trials, to be saved with it. Returns what is to be said instead of the

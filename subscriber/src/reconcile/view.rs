@@ -21,6 +21,10 @@ const MANIFEST: &str = "manifest.json";
 /// Far above what a manifest needs.
 const LARGEST_MANIFEST: u64 = 64 << 10;
 
+const WITHDRAWN_REMEDIATION: &str = "move the channel, or this node's pin, to a release that is not withdrawn";
+const UNANNOUNCED_PIN_REMEDIATION: &str = "pin one of `demonctl contracts list-releases`, or unset DEMON_CONTRACTS_TAG to \
+                                           follow the channel";
+
 impl Agent {
     /// Reads the manifest of the release that runs, once for each release.
     pub(super) async fn read_manifest(&mut self) {
@@ -94,6 +98,21 @@ impl Agent {
 
     /// Forgets trouble that is over, and notices what needs no attempt to be known.
     pub(super) fn settle_trouble(&mut self) {
+        self.settle_trouble_of_desired();
+        if let Some(tag) = self.unannounced_pin.clone() {
+            let cause = Cause::Failed(FailureKind::Download);
+            let since = self.trouble_since(cause, &tag);
+            self.trouble = Some(Trouble {
+                cause,
+                text: format!("pinned release `{tag}` is not announced"),
+                remediation: UNANNOUNCED_PIN_REMEDIATION.to_owned(),
+                tag,
+                since,
+            });
+        }
+    }
+
+    fn settle_trouble_of_desired(&mut self) {
         let Some(desired) = self.desired.clone() else {
             self.trouble = self.rejection_trouble();
             return;
@@ -105,12 +124,18 @@ impl Agent {
         if let Some(rejected) = self.rejection_trouble() {
             self.trouble = Some(rejected);
         }
-        if !runs && self.withdrawn.holds(desired.tree_digest, None) {
+        let content = self.active().filter(|_| runs).map(|active| active.content_digest);
+        if self.withdrawn.holds(desired.tree_digest, content) {
             let since = self.trouble_since(Cause::Withdrawn, &desired.tag);
+            let instead = if runs {
+                "and the node has none that may run instead: it keeps running"
+            } else {
+                "what ran before or is built in runs instead"
+            };
             self.trouble = Some(Trouble {
                 cause: Cause::Withdrawn,
-                text: format!("release `{}` is withdrawn; what ran before or is built in runs instead", desired.tag),
-                remediation: "move the channel to a release that is not withdrawn".to_owned(),
+                text: format!("release `{}` is withdrawn; {instead}", desired.tag),
+                remediation: WITHDRAWN_REMEDIATION.to_owned(),
                 tag: desired.tag,
                 since,
             });
