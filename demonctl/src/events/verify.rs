@@ -80,7 +80,7 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn read_checkpoint(path: &Path) -> anyhow::Result<SignedCheckpoint> {
+pub(crate) fn read_checkpoint(path: &Path) -> anyhow::Result<SignedCheckpoint> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(2 * MAX_NOTE_BYTES as u64).read_to_string(&mut text));
     read.with_context(|| format!("checkpoint `{}` cannot be read", path.display()))?;
@@ -117,6 +117,12 @@ fn print_text(whole: &Report) -> anyhow::Result<()> {
         print_line(&format!(
             "{} checkpoints, the last one of events 1 to {}: {signatures}",
             report.checkpoints, report.checkpointed_up_to
+        ))?;
+    }
+    for restore in &report.restores {
+        print_line(&format!(
+            "restored with event {}, kept up to event {}: {} events are known to be lost by that",
+            restore.stream_sequence, restore.continues.stream_sequence, restore.events_lost
         ))?;
     }
     let epoch = whole.epoch.map_or_else(|| "no epoch".to_owned(), |epoch| format!("epoch {epoch}"));
