@@ -14,7 +14,7 @@ use shared::daemon::ErrorChain;
 use shared::event::{BundleEvent, ContinuedEpoch};
 use shared::fleet_history::FleetHistory;
 use shared::identifiers::{BundleName, ChannelName, Incarnation, Tag};
-use shared::log_verification::{LogVerifier, Problem, VerificationReport};
+use shared::log_verification::{Finding, LogVerifier, Problem, VerificationReport};
 use shared::source::Source;
 use shared::subjects::{EVENT_STREAM, EventSubject};
 use streams::connection::Connection;
@@ -25,7 +25,7 @@ use streams::log_keys::LogKeyArguments;
 use streams::node_table::NodeTable;
 use subscriber::node_report::NodeReport;
 
-use super::restored_log::{CurrentEpoch, Findings, KeptCheckpoint, NodeAhead, Order, Plan, plan};
+use super::restored_log::{CurrentEpoch, Findings, KeptCheckpoint, LostNumbers, NodeAhead, Order, Plan, plan};
 use crate::events::verify::read_checkpoint;
 use crate::log_input::{LogInput, ReadingProgress};
 use crate::operator::{self, ActorArguments};
@@ -139,9 +139,11 @@ pub(super) async fn run(arguments: BeginEpochArguments) -> anyhow::Result<ExitCo
     }
     drop(progress);
     let report = verifier.finish(Some(last_sequence));
+    let lost_numbers = lost_numbers(&report, epoch.stream_sequence);
     let found = Findings {
         last_sequence,
-        flaws: report.findings_total - outside_total(&report),
+        flaws: report.findings_total - outside_total(&report) - lost_numbers.len() as u64,
+        lost_numbers,
         checkpoints: kept.iter().map(|kept| standing(kept, &report)).collect(),
         nodes_ahead: nodes_ahead(&connection, last_sequence).await,
         epoch,
@@ -191,6 +193,22 @@ async fn current_epoch(log: &EventLog) -> anyhow::Result<CurrentEpoch> {
 
 fn outside_total(report: &VerificationReport) -> u64 {
     report.findings.iter().filter(|finding| matches!(finding.problem, Problem::OutsideCheckpoint { .. })).count() as u64
+}
+
+/// Numbers missing behind the epoch, in a log from which no message is missing.
+fn lost_numbers(report: &VerificationReport, epoch_at: u64) -> Vec<LostNumbers> {
+    if report.findings.iter().any(|finding| matches!(finding.problem, Problem::MissingMessages { .. })) {
+        return Vec::new();
+    }
+    let lost = |finding: &Finding| match &finding.problem {
+        Problem::Gap { first, last } if finding.stream_sequence > epoch_at => Some(LostNumbers {
+            source: finding.source.as_ref().map(ToString::to_string).unwrap_or_default(),
+            count: last - first + 1,
+            noticed_at: finding.stream_sequence,
+        }),
+        _ => None,
+    };
+    report.findings.iter().filter_map(lost).collect()
 }
 
 fn standing(kept: &SignedCheckpoint, report: &VerificationReport) -> KeptCheckpoint {

@@ -33,12 +33,24 @@ pub(super) struct NodeAhead {
     pub(super) said_at: DateTime<Utc>,
 }
 
+/// Numbers that a writer gave and that the log does not have, although no message is missing from it: the writer went on
+/// behind an end that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LostNumbers {
+    pub(super) source: String,
+    pub(super) count: u64,
+    /// Stream sequence of the writer's first message behind them.
+    pub(super) noticed_at: u64,
+}
+
 /// What was found out about the log.
 #[derive(Debug, Clone)]
 pub(super) struct Findings {
     pub(super) last_sequence: u64,
     pub(super) epoch: CurrentEpoch,
-    /// How much is wrong with it beside its end.
+    /// Numbers that are missing since the epoch began.
+    pub(super) lost_numbers: Vec<LostNumbers>,
+    /// How much else is wrong with it.
     pub(super) flaws: u64,
     pub(super) checkpoints: Vec<KeptCheckpoint>,
     pub(super) nodes_ahead: Vec<NodeAhead>,
@@ -104,7 +116,8 @@ pub(super) fn plan(found: &Findings, order: &Order) -> Result<Plan, Refusal> {
     // An entry from before the epoch speaks of the log that the epoch continues.
     let ahead = found.nodes_ahead.iter().filter(|node| node.last_sequence > last && node.said_at > epoch.begun_at);
     let ahead: Vec<&NodeAhead> = ahead.collect();
-    if unsaid.is_empty() && ahead.is_empty() && !order.force {
+    let shown = !(unsaid.is_empty() && ahead.is_empty() && found.lost_numbers.is_empty());
+    if !shown && !order.force {
         if lost.is_empty() {
             return Err(Refusal::NotRestored { last_sequence: last, checkpoints: found.checkpoints.len() });
         }
@@ -113,7 +126,8 @@ pub(super) fn plan(found: &Findings, order: &Order) -> Result<Plan, Refusal> {
     if found.flaws > 0 && !order.force {
         return Err(Refusal::Flawed { flaws: found.flaws });
     }
-    let kept = order.kept_up_to.unwrap_or(last);
+    let went_on = found.lost_numbers.iter().map(|lost| lost.noticed_at - 1).min();
+    let kept = order.kept_up_to.or(went_on).unwrap_or(last);
     if !(epoch.stream_sequence..=last).contains(&kept) {
         return Err(Refusal::OutOfRange { kept_up_to: kept, first: epoch.stream_sequence, last });
     }
@@ -125,18 +139,18 @@ pub(super) fn plan(found: &Findings, order: &Order) -> Result<Plan, Refusal> {
     }
     let newest = unsaid.iter().max_by_key(|checkpoint| checkpoint.size);
     let continued = order.continues.or(newest.and_then(|newest| newest.epoch)).unwrap_or(epoch.epoch);
-    let evidence = unsaid
-        .iter()
-        .map(|checkpoint| {
-            format!("the log does not hold what the checkpoint of events 1 to {} speaks of", checkpoint.size)
-        })
-        .chain(ahead.iter().map(|ahead| {
-            format!(
-                "node `{}` has stored event {}, and the log ends with event {last}",
-                ahead.node, ahead.last_sequence
-            )
-        }))
-        .collect();
+    let lost_numbers = found.lost_numbers.iter().map(|lost| {
+        let LostNumbers { source, count, noticed_at } = lost;
+        format!("{count} events that `{source}` numbered before its event {noticed_at} are not in the log")
+    });
+    let lost_checkpoints = unsaid.iter().map(|checkpoint| {
+        format!("the log does not hold what the checkpoint of events 1 to {} speaks of", checkpoint.size)
+    });
+    let nodes = ahead.iter().map(|ahead| {
+        let NodeAhead { node, last_sequence, .. } = ahead;
+        format!("node `{node}` has stored event {last_sequence}, and the log ends with event {last}")
+    });
+    let evidence = lost_checkpoints.chain(nodes).chain(lost_numbers).collect();
     let known_up_to =
         unsaid.iter().map(|checkpoint| checkpoint.size).chain(ahead.iter().map(|node| node.last_sequence));
     Ok(Plan {
@@ -167,7 +181,14 @@ mod tests {
     /// A log of ten events in epoch 1.
     fn found(checkpoints: &[KeptCheckpoint]) -> Findings {
         let epoch = CurrentEpoch { epoch: id(1), stream_sequence: 1, begun_at: time(100), continues: None };
-        Findings { last_sequence: 10, epoch, flaws: 0, checkpoints: checkpoints.to_vec(), nodes_ahead: Vec::new() }
+        Findings {
+            last_sequence: 10,
+            epoch,
+            lost_numbers: Vec::new(),
+            flaws: 0,
+            checkpoints: checkpoints.to_vec(),
+            nodes_ahead: Vec::new(),
+        }
     }
 
     fn ahead(last_sequence: u64, said_at: i64) -> NodeAhead {
@@ -223,6 +244,17 @@ mod tests {
         for outside in [0, 11] {
             assert!(matches!(plan(&went_on, &order(outside)), Err(Refusal::OutOfRange { .. })));
         }
+    }
+
+    #[test]
+    fn a_writer_that_went_on_numbering_shows_where_the_backup_ends() {
+        let mut went_on = found(&[]);
+        let lost = |noticed_at| LostNumbers { source: "/publishers/main".to_owned(), count: 3, noticed_at };
+        went_on.lost_numbers = vec![lost(9), lost(7)];
+        let planned = plan(&went_on, &Order::default()).unwrap();
+        assert_eq!((planned.continues.stream_sequence, planned.evidence.len()), (6, 2));
+        let order = Order { kept_up_to: Some(5), ..Order::default() };
+        assert_eq!(plan(&went_on, &order).unwrap().continues.stream_sequence, 5);
     }
 
     #[test]
