@@ -39,6 +39,7 @@ async fn what_a_restart_takes_from_the_node_table_comes_back_by_itself() {
     let directories = AgentDirectories::below(world.directory(), "n1");
     let mut agent = Agent::start("n1", command, directories, world.directory());
     agent.switched_to(&tag).await;
+    in_the_table(&world).await;
 
     // Without a publisher nobody creates the table again: the log still answers, and the answer says what is missing.
     service.process.kill();
@@ -57,12 +58,7 @@ async fn what_a_restart_takes_from_the_node_table_comes_back_by_itself() {
     world.server.start_again().await;
     let created = |line: &str| line.contains("stream created again") && line.contains("KV_BUNDLE_NODES");
     service.process.log_line("the table's return", PATIENCE, created).await;
-    eventually("the agent's next heartbeat", PATIENCE, async || {
-        let answered = succeeded(demonctl(&world, &status)).await;
-        let rows: Value = serde_json::from_slice(&answered.stdout).map_err(|error| error.to_string())?;
-        satisfied(rows[0]["state"] == "ok", || both_outputs(&answered))
-    })
-    .await;
+    in_the_table(&world).await;
     assert!(agent.process.runs());
 }
 
@@ -140,6 +136,16 @@ async fn a_server_that_flushes_later_and_a_log_that_fills_are_named_loudly() {
     for name in ["server_durability", "stream_room"] {
         assert_eq!(check(&doctor, name)["outcome"], "warning", "{doctor}");
     }
+}
+
+/// Waits until the one node is up to date, by the log and by its own word.
+async fn in_the_table(world: &World) {
+    eventually("a node that is up to date", PATIENCE, async || {
+        let answered = succeeded(demonctl(world, &["fleet", "status", "--output", "json"])).await;
+        let rows: Value = serde_json::from_slice(&answered.stdout).map_err(|error| error.to_string())?;
+        satisfied(rows[0]["state"] == "ok", || both_outputs(&answered))
+    })
+    .await;
 }
 
 /// The address of a server's monitoring page that says this.
