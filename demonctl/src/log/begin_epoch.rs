@@ -200,13 +200,13 @@ fn lost_numbers(report: &VerificationReport, epoch_at: u64) -> Vec<LostNumbers> 
     if report.findings.iter().any(|finding| matches!(finding.problem, Problem::MissingMessages { .. })) {
         return Vec::new();
     }
-    let lost = |finding: &Finding| match &finding.problem {
-        Problem::Gap { first, last } if finding.stream_sequence > epoch_at => Some(LostNumbers {
+    let lost = |finding: &Finding| {
+        let Problem::Gap { first, last } = &finding.problem else { return None };
+        (finding.stream_sequence > epoch_at).then(|| LostNumbers {
             source: finding.source.as_ref().map(ToString::to_string).unwrap_or_default(),
             count: last - first + 1,
             noticed_at: finding.stream_sequence,
-        }),
-        _ => None,
+        })
     };
     report.findings.iter().filter_map(lost).collect()
 }

@@ -106,19 +106,19 @@ pub(super) enum Refusal {
 /// Decides whether a new epoch may begin, and what it continues.
 pub(super) fn plan(found: &Findings, order: &Order) -> Result<Plan, Refusal> {
     let (epoch, last) = (&found.epoch, found.last_sequence);
-    let lost: Vec<&KeptCheckpoint> = found.checkpoints.iter().filter(|checkpoint| !checkpoint.held).collect();
+    let lacking: Vec<&KeptCheckpoint> = found.checkpoints.iter().filter(|checkpoint| !checkpoint.held).collect();
     let said_already = |checkpoint: &&KeptCheckpoint| {
         epoch.continues.as_ref().is_some_and(|continued| {
             checkpoint.epoch == Some(continued.epoch) && continued.stream_sequence < checkpoint.size
         })
     };
-    let unsaid: Vec<&KeptCheckpoint> = lost.iter().filter(|checkpoint| !said_already(checkpoint)).copied().collect();
+    let unsaid: Vec<&KeptCheckpoint> = lacking.iter().filter(|checkpoint| !said_already(checkpoint)).copied().collect();
     // An entry from before the epoch speaks of the log that the epoch continues.
     let ahead = found.nodes_ahead.iter().filter(|node| node.last_sequence > last && node.said_at > epoch.begun_at);
     let ahead: Vec<&NodeAhead> = ahead.collect();
     let shown = !(unsaid.is_empty() && ahead.is_empty() && found.lost_numbers.is_empty());
     if !shown && !order.force {
-        if lost.is_empty() {
+        if lacking.is_empty() {
             return Err(Refusal::NotRestored { last_sequence: last, checkpoints: found.checkpoints.len() });
         }
         return Err(Refusal::AlreadyBegun { epoch: epoch.epoch, stream_sequence: epoch.stream_sequence });

@@ -34,6 +34,7 @@ pub struct DurabilityConfig {
     pub require_durable: bool,
 }
 
+#[expect(clippy::ref_option, reason = "the signature of a serializer")]
 fn as_text<S: Serializer>(url: &Option<Url>, serializer: S) -> Result<S::Ok, S::Error> {
     url.as_ref().map(Url::as_str).serialize(serializer)
 }

@@ -202,7 +202,7 @@ impl PublishLoop {
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(error = %ErrorChain(&error), "the server's durability is not known yet")
+                        tracing::warn!(error = %ErrorChain(&error), "the server's durability is not known yet");
                     }
                 }
             }
