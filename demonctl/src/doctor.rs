@@ -7,6 +7,7 @@ mod agent;
 mod arguments;
 mod cache;
 pub(crate) mod check;
+mod durability;
 mod environment;
 mod github;
 pub(crate) mod server;
@@ -134,7 +135,7 @@ async fn behind_connection(
 ) -> anyhow::Result<(Vec<Check>, Option<Published>)> {
     let Some(connection) = connection else {
         let not = |name: &&'static str| Check::not_checked(name, "NATS was not reached");
-        return Ok((server::BEHIND_CONNECTION.iter().map(not).collect(), None));
+        return Ok((server::BEHIND_CONNECTION.iter().chain(&durability::NAMES).map(not).collect(), None));
     };
     let node = arguments.node_name()?;
     let questions = server::Questions {
@@ -144,11 +145,13 @@ async fn behind_connection(
         failures: arguments.failures,
     };
     let (log, limit) = (EventLog::new(connection.clone()), arguments.check_timeout);
-    let (streams, epoch, release, failures) = tokio::join!(
+    let (monitoring, required) = (arguments.nats_monitor_url.as_ref(), arguments.require_durable);
+    let (streams, epoch, release, failures, durable) = tokio::join!(
         timeout(limit, server::streams(connection)),
         timeout(limit, server::epoch(&log)),
         timeout(limit, server::release(&log, &questions)),
         timeout(limit, server::failures(&log, &questions)),
+        timeout(limit, durability::check(connection, monitoring, required, limit / 2)),
     );
     let [streams_name, epoch_name, head_name, objects_name, failures_name] = server::BEHIND_CONNECTION;
     let (release, newest) = release.unwrap_or_else(|_| {
@@ -158,6 +161,7 @@ async fn behind_connection(
         vec![streams.unwrap_or_else(|_| late(streams_name, limit)), epoch.unwrap_or_else(|_| late(epoch_name, limit))];
     checks.extend(release);
     checks.push(failures.unwrap_or_else(|_| late(failures_name, limit)));
+    checks.extend(durable.unwrap_or_else(|_| durability::NAMES.map(|name| late(name, limit)).to_vec()));
     Ok((checks, newest))
 }
 

@@ -66,7 +66,13 @@ pub(crate) fn describe(event: &BundleEvent) -> String {
             Some(restored) => format!("back to {} in {} ms: {}", restored.tag, data.duration_ms, data.check),
             None => format!("nothing to go back to: {}", data.check),
         },
-        BundleEvent::EpochStarted(data) => format!("{} begins epoch {}", data.stream, data.epoch),
+        BundleEvent::EpochStarted(data) => match &data.continues {
+            None => format!("{} begins epoch {}", data.stream, data.epoch),
+            Some(continued) => format!(
+                "{} was restored and begins epoch {}, which continues {} behind its event {}",
+                data.stream, data.epoch, continued.epoch, continued.stream_sequence
+            ),
+        },
         BundleEvent::Checkpointed(data) => format!("events 1 to {} are signed, root {}", data.size, data.root.short()),
         BundleEvent::Unknown(_) => "of a type this version does not know".to_owned(),
     }

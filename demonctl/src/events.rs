@@ -8,7 +8,7 @@ mod replay;
 mod replay_step;
 mod show;
 mod tail;
-mod verify;
+pub(crate) mod verify;
 
 use std::process::ExitCode;
 

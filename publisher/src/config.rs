@@ -3,6 +3,7 @@
 //! The only place of this crate that knows an option's name. Nothing else reads the environment.
 
 mod checkpoints;
+mod durability;
 mod faults;
 mod publish;
 mod publisher;
@@ -14,6 +15,7 @@ use shared::daemon::LogFormat;
 use shared::event::Trigger;
 
 pub use self::checkpoints::{CheckpointArguments, CheckpointConfig};
+pub use self::durability::{DurabilityArguments, DurabilityConfig};
 pub use self::faults::ConfigFaults;
 pub use self::publish::{PublishArguments, PublishConfig, parse_time};
 pub use self::publisher::{PublisherArguments, PublisherConfig, SourceConfig, SourceKind};

@@ -37,6 +37,7 @@ pub mod release_facts;
 pub mod release_register;
 pub mod reseeding;
 pub mod schedule;
+pub mod server_monitoring;
 pub mod service;
 pub mod serving;
 pub mod source;

@@ -16,9 +16,10 @@ use shared::identifiers::Tag;
 use shared::limits::ReleaseLimits;
 use shared::signed_note::SignerKey;
 use streams::connection::Connection;
+use streams::durability::too_old;
 use streams::epoch::ensure_epoch;
 use streams::event_log::EventLog;
-use streams::layout::{Layout, LayoutLimits, ensure};
+use streams::layout::{Layout, LayoutLimits, ensure, ensure_memory_streams};
 use streams::release_store::ReleaseStore;
 use tokio::task::spawn_blocking;
 
@@ -90,7 +91,8 @@ pub struct PublishService {
     connection: Connection,
     author: Author,
     source: ReleaseSource,
-    provisioned: bool,
+    /// Over which connection the streams were last looked at; `None` before the first time.
+    provisioned: Option<u64>,
     checkpoints: Option<CheckpointWriter>,
 }
 
@@ -115,7 +117,7 @@ impl PublishService {
             Patience::KeepTrying => Connection::open_and_retry(&config.connection).await,
         };
         let connection = connection.map_err(StartError::Connect)?;
-        Ok(Self { config, connection, author, source, provisioned: false, checkpoints: None })
+        Ok(Self { config, connection, author, source, provisioned: None, checkpoints: None })
     }
 
     /// The connection.
@@ -125,7 +127,31 @@ impl PublishService {
 
     /// Whether streams, bucket and node table are known to be there.
     pub fn is_provisioned(&self) -> bool {
-        self.provisioned
+        self.provisioned.is_some()
+    }
+
+    /// Whether a connection was made since the streams were last looked at: the server may have been restarted, and a
+    /// single one loses what it keeps in memory.
+    pub fn may_have_lost_memory(&self) -> bool {
+        self.provisioned.is_some_and(|connects| connects != self.connection.status().connects)
+    }
+
+    /// Creates again what the server keeps in memory, where it has lost that.
+    pub async fn restore_memory_streams(&mut self) -> Result<(), RunError> {
+        let connects = self.connection.status().connects;
+        ensure_memory_streams(&self.connection, &self.layout()).await.map_err(RunError::Layout)?;
+        self.provisioned = Some(connects);
+        Ok(())
+    }
+
+    /// Provisions what is missing, as a run does first.
+    pub async fn prepare(&mut self) -> Result<(), RunError> {
+        let log = EventLog::new(self.connection.clone());
+        self.provision(&log).await
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::declared(LayoutLimits { replicas: self.config.replicas, ..LayoutLimits::default() })
     }
 
     /// One run. Returns only after everything it reports is confirmed by the server.
@@ -174,13 +200,19 @@ impl PublishService {
     }
 
     async fn provision(&mut self, log: &EventLog) -> Result<(), RunError> {
-        if self.provisioned {
+        if let Some(text) = too_old(&self.connection.server_version()) {
+            return Err(RunError::ServerVersion(text));
+        }
+        if self.may_have_lost_memory() {
+            return self.restore_memory_streams().await;
+        }
+        if self.provisioned.is_some() {
             return Ok(());
         }
-        let limits = LayoutLimits { replicas: self.config.replicas, ..LayoutLimits::default() };
-        ensure(&self.connection, &Layout::declared(limits)).await.map_err(RunError::Layout)?;
+        let connects = self.connection.status().connects;
+        ensure(&self.connection, &self.layout()).await.map_err(RunError::Layout)?;
         ensure_epoch(log, self.author.source().clone()).await.map_err(RunError::Epoch)?;
-        self.provisioned = true;
+        self.provisioned = Some(connects);
         Ok(())
     }
 

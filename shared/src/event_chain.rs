@@ -99,6 +99,7 @@ mod tests {
                 stream: "BUNDLE_EVENTS".to_owned(),
                 epoch,
                 continues: None,
+                reason: None,
             }),
         }
     }

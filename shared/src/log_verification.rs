@@ -11,12 +11,15 @@
 mod chain;
 mod checkpoints;
 mod finding;
+mod restores;
 
 use std::collections::BTreeMap;
 
 use self::chain::{Link, SourceChains};
 use self::checkpoints::CheckpointAudit;
 pub use self::finding::{Finding, Problem};
+pub use self::restores::Restore;
+use self::restores::Restores;
 use crate::checkpoint::SignedCheckpoint;
 use crate::digest::Sha256Digest;
 use crate::event::BundleEvent;
@@ -53,6 +56,8 @@ pub struct VerificationReport {
     pub checkpointed_up_to: u64,
     /// Whether signatures were verified: only where keys are known.
     pub signatures_verified: bool,
+    /// How often the log was restored from a backup and says so, with what is missing for that reason.
+    pub restores: Vec<Restore>,
     /// Merkle root over all messages; absent where one is missing.
     pub root: Option<Sha256Digest>,
     /// How many findings there are.
@@ -67,6 +72,7 @@ pub struct LogVerifier {
     sources: BTreeMap<Source, SourceChains>,
     unknown: BTreeMap<String, u64>,
     checkpoints: CheckpointAudit,
+    restores: Restores,
     signatures_verified: bool,
     findings: Vec<Finding>,
     findings_total: u64,
@@ -117,6 +123,9 @@ impl LogVerifier {
                 self.add(Finding::at(sequence, subject).by(&envelope).with(problem));
             }
         }
+        if let BundleEvent::EpochStarted(data) = &envelope.event {
+            self.restores.note(data, sequence);
+        }
         let link = Link::new(&message, &envelope);
         let chains = self.sources.entry(envelope.source.clone()).or_default();
         for problem in chains.append(envelope.incarnation, link, subject) {
@@ -151,10 +160,14 @@ impl LogVerifier {
             self.add(Finding::at(size, "").with(problem));
         }
         let sources = std::mem::take(&mut self.sources);
+        let mut restores = std::mem::take(&mut self.restores);
         let mut incarnations = 0;
         for (source, chains) in &sources {
             incarnations += chains.incarnations();
             for (incarnation, gap) in chains.gaps() {
+                if restores.explain(gap) {
+                    continue;
+                }
                 let problem = Problem::Gap { first: gap.first, last: gap.last };
                 self.add(gap.noticed(source, incarnation).with(problem));
             }
@@ -171,6 +184,7 @@ impl LogVerifier {
             checkpoints: self.checkpoints.checkpoints(),
             checkpointed_up_to: self.checkpoints.checkpointed_up_to(),
             signatures_verified: self.signatures_verified,
+            restores: restores.finish(),
             root: self.checkpoints.root(),
             findings_total: self.findings_total,
             findings: self.findings,

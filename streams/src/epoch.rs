@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use shared::event::{BundleEvent, EpochStarted};
+use shared::event::{BundleEvent, ContinuedEpoch, EpochStarted};
 use shared::event_chain::EventDraft;
 use shared::identifiers::Incarnation;
 use shared::source::Source;
@@ -25,6 +25,18 @@ pub enum EpochError {
     /// The event was not stored.
     #[error("the log's epoch cannot be started")]
     Write(#[source] WriteError),
+    /// Somebody else began an epoch meanwhile.
+    #[error("another epoch was begun at this moment: look at it with `demonctl events list --type epoch_started`")]
+    Overtaken,
+}
+
+/// An epoch that is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BegunEpoch {
+    /// Its id.
+    pub epoch: Incarnation,
+    /// Where its event stands.
+    pub stream_sequence: u64,
 }
 
 /// Starts the log's first epoch where it has none; says whether it did. Needs operator rights, and is safe when several
@@ -34,20 +46,40 @@ pub async fn ensure_epoch(log: &EventLog, operator: Source) -> Result<bool, Epoc
     if log.last(&subject, Reader::Leader).await.map_err(EpochError::Read)?.is_some() {
         return Ok(false);
     }
-    let draft = EventDraft {
-        id: new_event_id(),
-        time: Utc::now(),
-        event: BundleEvent::EpochStarted(EpochStarted {
-            stream: EVENT_STREAM.to_owned(),
-            epoch: Incarnation::from_uuid(Uuid::new_v4()),
-            continues: None,
-        }),
-    };
-    let written = EventWriter::in_memory(operator).append(log, &draft, Expectation::OnOwnSubject(0), PATIENCE).await;
-    match written {
+    match begin(log, operator, 0, None, None).await {
         Ok(_) => Ok(true),
         // Somebody else was faster.
-        Err(WriteError::Append(AppendError::Conflict { .. })) => Ok(false),
+        Err(EpochError::Overtaken) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Begins a new epoch of a log that was restored. `after` is the stream sequence of the epoch's event that was read: one
+/// begun since is [`EpochError::Overtaken`]. Returns only after the server has confirmed it. Needs operator rights.
+pub async fn continue_epoch(
+    log: &EventLog,
+    operator: Source,
+    after: u64,
+    continues: ContinuedEpoch,
+    reason: String,
+) -> Result<BegunEpoch, EpochError> {
+    begin(log, operator, after, Some(continues), Some(reason)).await
+}
+
+async fn begin(
+    log: &EventLog,
+    operator: Source,
+    after: u64,
+    continues: Option<ContinuedEpoch>,
+    reason: Option<String>,
+) -> Result<BegunEpoch, EpochError> {
+    let epoch = Incarnation::from_uuid(Uuid::new_v4());
+    let data = EpochStarted { stream: EVENT_STREAM.to_owned(), epoch, continues, reason };
+    let draft = EventDraft { id: new_event_id(), time: Utc::now(), event: BundleEvent::EpochStarted(data) };
+    let mut writer = EventWriter::in_memory(operator);
+    match writer.append(log, &draft, Expectation::OnOwnSubject(after), PATIENCE).await {
+        Ok(appended) => Ok(BegunEpoch { epoch, stream_sequence: appended.stream_sequence }),
+        Err(WriteError::Append(AppendError::Conflict { .. })) => Err(EpochError::Overtaken),
         Err(error) => Err(EpochError::Write(error)),
     }
 }

@@ -16,7 +16,7 @@ use async_nats::jetstream::stream::{Compression, Config, DiscardPolicy, Republis
 use shared::subjects::{EVENT_STREAM, EVENT_SUBJECTS, LIVE_PREFIX, NODE_TABLE, RELEASE_BUCKET};
 
 pub use self::drift::Drift;
-pub use self::provision::{LayoutError, Provisioned, ensure, missing};
+pub use self::provision::{LayoutError, Provisioned, ensure, ensure_memory_streams, missing};
 use drift::Promise;
 
 /// Sizes, which belong to the operator: they are used when a stream is created and never compared.

@@ -14,6 +14,7 @@ pub mod connection;
 pub mod connection_arguments;
 pub mod connection_settings;
 mod direct_get;
+pub mod durability;
 mod durable_file;
 pub mod embedded_server;
 pub mod empty_variables;

@@ -8,13 +8,14 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use shared::identifiers::NodeName;
 use shared::subjects::NODE_TABLE;
 use thiserror::Error;
 
 use crate::connection::Connection;
 use crate::direct_get::{self, DirectGetError, DirectGetRequest, MAX_BATCH, MAX_BATCH_BYTES};
-use crate::jetstream_api::{ApiError, publish};
+use crate::jetstream_api::{ApiError, api_request, code, publish};
 use crate::layout::node_table_stream;
 
 /// How long an entry outlives its last put: three missed heartbeats.
@@ -85,6 +86,16 @@ impl NodeTable {
             .await
             .map(|_| ())
             .map_err(|source| NodeTableError::Put { node: node.clone(), source })
+    }
+
+    /// Whether the table is there: a server that was restarted has lost it with its memory. Needs operator rights.
+    pub async fn exists(&self) -> Result<bool, ApiError> {
+        let operation = format!("STREAM.INFO.{}", node_table_stream());
+        match api_request::<IgnoredAny>(&self.connection, &operation, &serde_json::Map::new()).await {
+            Ok(_) => Ok(true),
+            Err(ApiError::Refused(refusal)) if refusal.err_code == code::STREAM_NOT_FOUND => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// All entries, by age of their last put. Needs operator rights. Keys that are no node names are left out and

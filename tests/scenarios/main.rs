@@ -31,6 +31,8 @@ mod doctor;
 #[cfg(test)]
 mod documented_commands;
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod embedded_fallback;
 #[cfg(test)]
 mod event_log;
@@ -92,6 +94,8 @@ mod quiet_agent;
 mod refused_login;
 #[cfg(test)]
 mod release_store;
+#[cfg(test)]
+mod restored_log;
 #[cfg(test)]
 mod scripts_node;
 #[cfg(test)]

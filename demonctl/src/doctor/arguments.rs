@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use publisher::github::GitHubArguments;
+use publisher::server_monitoring::parse_monitor_url;
 use reqwest::Url;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -58,6 +59,13 @@ pub(crate) struct DoctorArguments {
     /// Where releases come from.
     #[arg(long, env = "DEMON_CONTRACTS_SOURCE", value_name = "SOURCE", default_value = "nats", value_enum)]
     pub(super) source: Source,
+    /// The server's monitoring page, such as `http://127.0.0.1:8222`: only there it says whether it flushes before it
+    /// acknowledges.
+    #[arg(long, env = "DEMON_NATS_MONITOR_URL", value_name = "URL", value_parser = parse_monitor_url)]
+    pub(super) nats_monitor_url: Option<Url>,
+    /// Fail where the server may lose what it has acknowledged, or does not say.
+    #[arg(long, env = "DEMON_REQUIRE_DURABLE", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) require_durable: bool,
     /// A release of GitHub that is known to be good, to be looked for.
     #[arg(long, env = "DEMON_KNOWN_TAG", value_name = "TAG")]
     pub(super) known_tag: Option<Tag>,

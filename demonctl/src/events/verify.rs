@@ -81,7 +81,7 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn read_checkpoint(path: &Path) -> anyhow::Result<SignedCheckpoint> {
+pub(crate) fn read_checkpoint(path: &Path) -> anyhow::Result<SignedCheckpoint> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(2 * MAX_NOTE_BYTES as u64).read_to_string(&mut text));
     read.with_context(|| format!("checkpoint `{}` cannot be read", path.display()))?;
@@ -122,6 +122,12 @@ fn print_text(whole: &Report, with_key: bool) -> anyhow::Result<()> {
     }
     if report.checkpoints == 0 && with_key {
         print_line("no checkpoint in it: the key had nothing to verify")?;
+    }
+    for restore in &report.restores {
+        print_line(&format!(
+            "restored with event {}, kept up to event {}: {} events are known to be lost by that",
+            restore.stream_sequence, restore.continues.stream_sequence, restore.events_lost
+        ))?;
     }
     let epoch = whole.epoch.map_or_else(|| "no epoch".to_owned(), |epoch| format!("epoch {epoch}"));
     let verdict =

@@ -54,8 +54,15 @@ pub(super) async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says where the table was not believed.
+/// Says where the table was not believed, or is not there.
 fn note_contradictions(view: &FleetView, rows: &[NodeRow]) {
+    if view.table_missing {
+        note(
+            "demonctl: the node table is missing: the server was restarted and keeps it in memory; what is shown is from \
+             the log, and who lives is not known. A running `demon-publisher serve` creates it again; agents fill it with \
+             their next heartbeat",
+        );
+    }
     let contradictions: Vec<(&NodeRow, &String)> =
         rows.iter().filter_map(|row| row.contradiction.as_ref().map(|words| (row, words))).collect();
     for (row, words) in contradictions.iter().take(NAMED_CONTRADICTIONS) {

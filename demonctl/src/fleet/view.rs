@@ -53,6 +53,8 @@ pub(super) struct FleetView {
     pub(super) failures: BTreeMap<NodeKey, String>,
     /// Entries of the table that no agent of ours wrote.
     pub(super) not_understood: usize,
+    /// Whether there is no table: the server has lost it with its memory.
+    pub(super) table_missing: bool,
     /// Events read from the log.
     pub(super) events_read: usize,
 }
@@ -115,7 +117,17 @@ pub(super) async fn read_whole_log(connection: &Connection, selection: &Selectio
 
 impl FleetView {
     async fn read_table(&mut self, connection: &Connection, selection: &Selection) -> anyhow::Result<()> {
-        let entries = NodeTable::new(connection.clone()).list().await.context("the live nodes are not known")?;
+        let table = NodeTable::new(connection.clone());
+        let entries = match table.list().await {
+            Ok(entries) => entries,
+            Err(error) => {
+                if table.exists().await.unwrap_or(true) {
+                    return Err(error).context("the live nodes are not known");
+                }
+                self.table_missing = true;
+                return Ok(());
+            }
+        };
         for entry in entries {
             let reports = match NodeReport::read_entry(&entry.value) {
                 Ok(reports) => reports,

@@ -138,7 +138,7 @@ mod tests {
     fn began(number: u128, continues: Option<(u128, u64)>) -> EpochStarted {
         let continues =
             continues.map(|(before, stream_sequence)| ContinuedEpoch { epoch: epoch(before), stream_sequence });
-        EpochStarted { stream: "BUNDLE_EVENTS".to_owned(), epoch: epoch(number), continues }
+        EpochStarted { stream: "BUNDLE_EVENTS".to_owned(), epoch: epoch(number), continues, reason: None }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use streams::connection_arguments::parse_duration;
 use streams::secret::Secret;
 
 use super::checkpoints::{CheckpointArguments, CheckpointConfig};
+use super::durability::{DurabilityArguments, DurabilityConfig};
 use super::faults::{ConfigFaults, shown};
 use super::publisher::{PublisherArguments, PublisherConfig};
 use super::trigger_keys::read_keys;
@@ -68,6 +69,10 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub checkpoints: CheckpointArguments,
 
+    /// What is asked of the server.
+    #[command(flatten)]
+    pub durability: DurabilityArguments,
+
     /// What to publish.
     #[command(flatten)]
     pub publisher: PublisherArguments,
@@ -103,6 +108,9 @@ pub struct ServeConfig {
     pub listen: Option<Listen>,
     /// Checkpoints of the log; `None` for none.
     pub checkpoints: Option<CheckpointConfig>,
+    /// What is asked of the server.
+    #[serde(flatten)]
+    pub durability: DurabilityConfig,
 }
 
 pub(super) fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -129,9 +137,10 @@ impl ServeArguments {
             text => self.listen(text, trigger_keys, &mut faults),
         };
         let checkpoints = self.checkpoints.check(&mut faults);
+        let durability = self.durability.check(&mut faults);
         match (publisher, interval) {
             (Some(publisher), Some(interval)) if faults.is_empty() => {
-                Ok(ServeConfig { publisher, interval, schedule, listen, checkpoints })
+                Ok(ServeConfig { publisher, interval, schedule, listen, checkpoints, durability })
             }
             _ => Err(faults),
         }

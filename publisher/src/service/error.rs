@@ -39,6 +39,9 @@ pub enum RunError {
         /// Its or the network's last complaint.
         last_fault: Option<String>,
     },
+    /// The server is too old.
+    #[error("{0}")]
+    ServerVersion(String),
     /// Stream, bucket or node table are missing and cannot be made, or are not as declared.
     #[error("the streams cannot be provisioned")]
     Layout(#[source] LayoutError),
@@ -119,7 +122,8 @@ impl RunError {
                 GitHubReleaseError::Publish(error) => of_publish(error),
                 GitHubReleaseError::Download(_) | GitHubReleaseError::Content(_) => FailureKind::Failed,
             },
-            Self::Layout(_)
+            Self::ServerVersion(_)
+            | Self::Layout(_)
             | Self::Epoch(_)
             | Self::Source(_)
             | Self::GitHub(_)

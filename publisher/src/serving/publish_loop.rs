@@ -9,7 +9,7 @@ use shared::daemon::ErrorChain;
 use shared::event::{BundleEvent, Trigger};
 use shared::identifiers::BundleName;
 use shared::subjects::announcements_filter;
-use streams::connection::{Connection, ConnectionState};
+use streams::connection::{ConnectedAgain, Connection, ConnectionState};
 use streams::event_log::{EventLog, ReadError};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint_schedule::CheckpointSchedule;
+use super::durability_watch::{DurabilityWatch, refusal};
 use super::finished_run::{FinishedRun, RunResult};
 use super::run_queue::{QueuedRun, RunQueue};
 use super::service_metrics::{MetricsError, ServiceMetrics, count_missed, count_run};
@@ -33,6 +34,8 @@ use crate::service::{Patience, PublishService, RunOrder, StartError, log_report}
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// The wall clock may be set, and a machine may sleep: it is looked at again at least this often.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// While durability is required and the server cannot be asked.
+const FIRST_LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// How long a run may go on after the signal to stop; what is cut off then, the next run finishes.
 const LAST_RUN: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,11 @@ pub enum ServeError {
     /// Metrics cannot be kept.
     #[error("the publisher cannot start")]
     Metrics(#[source] MetricsError),
+    /// Durability is required, and the server has it not.
+    #[error(
+        "the server may lose what it has acknowledged, and --require-durable (DEMON_REQUIRE_DURABLE) forbids that: {0}"
+    )]
+    NotDurable(String),
     /// Signals cannot be waited for.
     #[error("signals cannot be listened to")]
     Signals(#[source] io::Error),
@@ -92,6 +100,7 @@ pub async fn serve(config: ServeConfig, progress: &Progress, stop: &Cancellation
         }
     };
     let record = ScheduleRecord::new(&config.publisher.state_dir);
+    let connections = service.connection().connected_again();
     let mut publish_loop = PublishLoop {
         service,
         status,
@@ -102,14 +111,22 @@ pub async fn serve(config: ServeConfig, progress: &Progress, stop: &Cancellation
         next_scheduled_try: Instant::now(),
         said: String::new(),
         checkpoints,
+        connections,
+        durability: DurabilityWatch::new(config.durability.clone()),
         config,
     };
-    publish_loop.run(look_now, progress, stop).await;
+    let ended = match publish_loop.require_durability(stop).await {
+        Ok(()) => {
+            publish_loop.run(look_now, progress, stop).await;
+            Ok(())
+        }
+        Err(refused) => Err(refused),
+    };
     if let Some(server) = server {
         server.stop().await;
     }
     publish_loop.service.close().await;
-    Ok(())
+    ended
 }
 
 struct PublishLoop {
@@ -124,6 +141,8 @@ struct PublishLoop {
     next_scheduled_try: Instant,
     said: String,
     checkpoints: Option<CheckpointSchedule>,
+    connections: ConnectedAgain,
+    durability: DurabilityWatch,
 }
 
 /// What to do next.
@@ -140,6 +159,10 @@ impl PublishLoop {
                 () = stop.cancelled() => return,
                 () = self.know_what_is_done() => {}
             }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.look_after_the_server() => {}
+            }
             let due = self.look_at_the_clock(Utc::now());
             if let Some(task) = self.next_task(due, Instant::now()) {
                 self.perform(task, progress, stop).await;
@@ -149,15 +172,64 @@ impl PublishLoop {
                 self.write_checkpoint(stop).await;
                 continue;
             }
+            let pause = self.pause(due);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.queue.added() => {}
-                () = sleep(self.pause(due)) => {}
+                () = sleep(pause) => {}
+                Some(()) = self.connections.next() => {}
                 _ = look_now.recv() => {
                     tracing::info!("looking at the source now");
                     self.next_look = Instant::now();
                 }
             }
+        }
+    }
+
+    /// Waits for the server and looks whether it is durable, where that is required. Publishes nothing before.
+    async fn require_durability(&mut self, stop: &CancellationToken) -> Result<(), ServeError> {
+        while self.durability.requires_durability() && !stop.is_cancelled() {
+            if connected(self.service.connection()) {
+                match self.service.prepare().await {
+                    Ok(()) => {
+                        let status = self.durability.check(self.service.connection()).await;
+                        let (known, refused) = (status.facts.is_some(), refusal(&status.warnings));
+                        self.status.lock().durability = Some(status);
+                        match refused {
+                            Some(text) => return Err(ServeError::NotDurable(text)),
+                            None if known => return Ok(()),
+                            None => {}
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = %ErrorChain(&error), "the server's durability is not known yet");
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep(FIRST_LOOK_PAUSE) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// After a new connection: creates what the server has lost with its memory. Then, and now and then: asks whether it
+    /// keeps what it acknowledges.
+    async fn look_after_the_server(&mut self) {
+        if !self.service.is_provisioned() || !connected(self.service.connection()) {
+            return;
+        }
+        if self.service.may_have_lost_memory()
+            && let Err(error) = self.service.restore_memory_streams().await
+        {
+            // The next run tries again, and says so where it fails.
+            tracing::debug!(error = %ErrorChain(&error), "what the server keeps in memory is not looked after");
+        }
+        let connects = self.service.connection().status().connects;
+        if self.durability.pause(connects, Instant::now()).is_zero() {
+            let status = self.durability.check(self.service.connection()).await;
+            self.status.lock().durability = Some(status);
         }
     }
 

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::event::Trigger;
+use streams::durability::{DurabilityFacts, DurabilityWarning, WarningKind};
 use thiserror::Error;
 
 use super::finished_run::{FinishedRun, RunResult};
@@ -22,6 +23,9 @@ const CONNECTED: &str = "demon_publisher_connected";
 const READY: &str = "demon_publisher_ready";
 const REFUSED_TRIGGERS: &str = "demon_publisher_trigger_requests_refused_total";
 const CHECKPOINTS: &str = "demon_publisher_checkpoints_total";
+const DURABILITY: &str = "demon_publisher_durability_warning";
+const FILL: &str = "demon_publisher_stream_fill_ratio";
+const SKEW: &str = "demon_publisher_server_clock_skew_seconds";
 const CHECKPOINT_SIZE: &str = "demon_publisher_checkpoint_size";
 
 const BUCKETS: [f64; 9] = [0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
@@ -83,6 +87,12 @@ fn describe() {
         CHECKPOINT_SIZE,
         "Up to which event the last checkpoint speaks that this process wrote; 0 before it."
     );
+    describe_gauge!(DURABILITY, "1 while the server may lose what it acknowledges, by why; see docs/durability.md.");
+    describe_gauge!(FILL, "How full a stream is, from 0 to 1; at 1 it refuses everything.");
+    describe_gauge!(SKEW, "How far the server's clock is ahead of this machine's, in seconds.");
+    for kind in WarningKind::ALL {
+        gauge!(DURABILITY, "warning" => kind.as_str()).set(0.0);
+    }
     for result in ["written", "failed"] {
         counter!(CHECKPOINTS, "result" => result).absolute(0);
     }
@@ -136,6 +146,21 @@ pub(super) fn note_checkpoint_size(size: u64) {
         reason = "stream sequences fit a double exactly for longer than streams last"
     )]
     gauge!(CHECKPOINT_SIZE).set(size as f64);
+}
+
+/// Notes what was found out about the server's durability.
+pub(super) fn note_durability(facts: &DurabilityFacts, warnings: &[DurabilityWarning]) {
+    for kind in WarningKind::ALL {
+        let on = warnings.iter().any(|warning| warning.kind == kind);
+        gauge!(DURABILITY, "warning" => kind.as_str()).set(f64::from(u8::from(on)));
+    }
+    for stream in &facts.streams {
+        gauge!(FILL, "stream" => stream.stream.clone()).set(stream.fill_ratio().unwrap_or(0.0));
+    }
+    if let Some(clock) = facts.clock {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a clock fit a double exactly")]
+        gauge!(SKEW).set(clock.milliseconds as f64 / 1000.0);
+    }
 }
 
 /// Counts a request whose key was refused.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use shared::event::Trigger;
 
 use super::checkpoint_schedule::CheckpointStatus;
+use super::durability_watch::DurabilityStatus;
 use super::finished_run::FinishedRun;
 use crate::config::ServeConfig;
 
@@ -63,6 +64,8 @@ pub struct ServiceStatus {
     pub schedule: Option<ScheduleStatus>,
     /// Checkpoints of the log, where they are signed here and one was tried.
     pub checkpoints: Option<CheckpointStatus>,
+    /// Whether the server keeps what it acknowledges; absent until it was asked.
+    pub durability: Option<DurabilityStatus>,
 }
 
 impl ServiceStatus {
@@ -105,6 +108,7 @@ impl StatusBoard {
                 last_missed: None,
             }),
             checkpoints: None,
+            durability: None,
         }))
     }
 

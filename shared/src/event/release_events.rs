@@ -224,4 +224,7 @@ pub struct EpochStarted {
     /// What this log continues; absent for a new one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub continues: Option<ContinuedEpoch>,
+    /// Why, in the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
 }

@@ -38,7 +38,9 @@ impl Link {
 pub(super) struct MissingNumbers {
     pub(super) first: u64,
     pub(super) last: u64,
-    noticed_at: u64,
+    /// Stream sequence of the incarnation's last message before them; 0 where they are its first numbers.
+    pub(super) behind: u64,
+    pub(super) noticed_at: u64,
     noticed_subject: String,
     noticed_sequence: u64,
 }
@@ -123,6 +125,7 @@ impl Chain {
             self.gaps.push(MissingNumbers {
                 first: self.last + 1,
                 last: link.sequence - 1,
+                behind: self.window.iter().map(|link| link.stream_sequence).max().unwrap_or(0),
                 noticed_at: link.stream_sequence,
                 noticed_subject: subject.to_owned(),
                 noticed_sequence: link.sequence,

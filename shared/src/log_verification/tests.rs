@@ -231,3 +231,4 @@ proptest! {
 }
 
 mod checkpoints;
+mod restores;

@@ -218,6 +218,7 @@ mod tests {
                 stream: "BUNDLE_EVENTS".to_owned(),
                 epoch: Incarnation::from_uuid(Uuid::from_u128(7)),
                 continues: None,
+                reason: None,
             }),
         };
         let event = chain.seal(&source(), &draft).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, StorageType};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -73,6 +73,19 @@ pub async fn ensure(connection: &Connection, layout: &Layout) -> Result<Provisio
     for declaration in &layout.streams {
         if ensure_stream(connection, declaration).await? {
             tracing::info!(stream = %declaration.config.name, "stream created");
+            provisioned.created.push(declaration.config.name.clone());
+        }
+    }
+    Ok(provisioned)
+}
+
+/// Creates the streams that a restart of the server may have lost, those in memory, and checks those that exist. The others
+/// are left alone: a log that is not there any more is restored by people, not begun anew.
+pub async fn ensure_memory_streams(connection: &Connection, layout: &Layout) -> Result<Provisioned, LayoutError> {
+    let mut provisioned = Provisioned::default();
+    for declaration in layout.streams.iter().filter(|declaration| declaration.config.storage == StorageType::Memory) {
+        if ensure_stream(connection, declaration).await? {
+            tracing::info!(stream = %declaration.config.name, "stream created again: the server has lost it with its memory");
             provisioned.created.push(declaration.config.name.clone());
         }
     }

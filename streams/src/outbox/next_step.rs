@@ -84,6 +84,7 @@ mod tests {
                 stream: "S".to_owned(),
                 epoch: incarnation(9),
                 continues: None,
+                reason: None,
             }),
         };
         let source = "/operators/ada".parse().unwrap();

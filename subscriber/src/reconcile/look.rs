@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use shared::daemon::ErrorChain;
+use streams::durability::too_old;
 use streams::event_log::ReadError;
 use tokio::time::Instant;
 
@@ -23,6 +24,11 @@ const LONGEST_CATCH_UP: Duration = Duration::from_secs(1);
 impl Agent {
     /// Reads the desired state. The error is the time after which to try again; what was known stays.
     pub(super) async fn look(&mut self, wake_ups: &mut WakeUps) -> Result<(), Duration> {
+        // Before its answers are misread.
+        if let Some(text) = too_old(&self.log.connection().server_version()) {
+            self.alarms.raise(Subject::Log, text);
+            return Err(self.pause());
+        }
         let answer = tokio::select! {
             answer = self.question.ask(&self.log, &self.state.position) => answer,
             // What is to be done about that needs no answer.
