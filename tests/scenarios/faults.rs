@@ -29,7 +29,7 @@ async fn try_publish(world: &World, source: &Path, tag: &str, acknowledged: &mut
     change_one_contract(source, tag);
     let mut command = publish_command(world, source, tag);
     command.env("NATS_TIMEOUT", REQUEST_TIMEOUT);
-    let done = done_or_refused(&format!("publishing {tag}"), finished(command)).await;
+    let done = done_or_refused(&format!("publishing {tag}"), finished(command)).await.is_some();
     if done {
         acknowledged.published.insert(tag.to_owned());
     }
@@ -51,22 +51,25 @@ async fn try_promote(world: &World, tag: &str, reason: &str, acknowledged: &mut 
     let mut command = operator_command(world, &["channel", "promote", "latest", tag, "--reason", reason]);
     command.env("NATS_TIMEOUT", REQUEST_TIMEOUT);
     let done = done_or_refused(&format!("promoting {tag}"), finished(command)).await;
-    if done {
+    // Where the channel points there already nothing is moved.
+    if done.as_ref().is_some_and(|words| words.contains(" → ")) {
         acknowledged.moved.insert((tag.to_owned(), reason.to_owned()));
     }
-    done
+    done.is_some()
 }
 
-async fn done_or_refused(what: &str, work: impl Future<Output = Output>) -> bool {
+/// What it printed, where it is done; nothing where it was refused.
+async fn done_or_refused(what: &str, work: impl Future<Output = Output>) -> Option<String> {
     let output =
         timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("{what} hangs: it did not end in {PATIENCE:?}"));
     match output.status.code() {
-        Some(0) => true,
+        Some(0) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
         Some(1) => {
             let words = String::from_utf8_lossy(&output.stderr);
             let complaint = words.lines().filter(|line| !line.starts_with('{')).count();
             assert_eq!(complaint, 1, "{what}: one line that says why: {words}");
-            false
+            say(&format!("{what}: {}", words.lines().last().unwrap_or_default()));
+            None
         }
         _ => panic!("{what} ended with {}: {}", output.status, both_outputs(&output)),
     }

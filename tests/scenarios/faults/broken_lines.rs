@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use acceptance::fault_proxy::{Breakage, Fault, FaultProxy};
+use acceptance::handmade_release::{HandmadeRelease, contracts_files};
+use acceptance::node_status::told_times;
 use acceptance::promises::{Acknowledged, assert_kept};
 use acceptance::raw_client::RawClient;
 use acceptance::sample_trees::contracts;
@@ -10,6 +12,7 @@ use acceptance::seeded_choice::SeededChoice;
 use acceptance::stored_log::EVENT_STREAM;
 use acceptance::world::World;
 use serde_json::{Value, json};
+use streams::release_store::ReleaseStore;
 use tokio::time::{Instant, sleep};
 
 use super::{publish_until_done, seed, try_promote, try_publish};
@@ -58,13 +61,10 @@ async fn a_publish_cut_off_at_any_byte_is_finished_by_itself_or_by_the_same_publ
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_lost_beyond_the_servers_memory_double_nothing() {
+async fn a_publish_whose_answers_are_lost_is_announced_once() {
     let (mut world, proxy) = behind_proxy(&["n1"]).await;
-    world.reached_by(None);
-    forgetful(&world.raw_operator().await).await;
     let source = contracts(world.directory());
     let mut done = Acknowledged::default();
-    world.reached_by(Some(proxy.url()));
     let before = proxy.sent();
     publish_until_done(&world, &source, "whole", &mut done).await;
     let length = proxy.sent() - before;
@@ -79,20 +79,35 @@ async fn answers_that_are_lost_beyond_the_servers_memory_double_nothing() {
         let (_, ()) = tokio::join!(try_publish(&world, &source, &tag, &mut done), healed);
         publish_until_done(&world, &source, &tag, &mut done).await;
     }
-    // The same for what an agent sends about a switch.
+    world.reached_by(None);
+    assert_kept(&world, &done, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_sent_and_the_server_has_forgotten_is_not_stored_again() {
+    let (mut world, proxy) = behind_proxy(&["n1"]).await;
     let mut agent = world.start_agent("n1");
-    agent.switched_to("unanswered-2").await;
-    for (number, bytes) in [1, 700, 1800].into_iter().enumerate() {
+    world.reached_by(None);
+    let (log, store) = (world.log().await, ReleaseStore::new(world.operator().await));
+    let published = async |tag: &str| {
+        HandmadeRelease::stored(&store, "contracts", tag, &contracts_files(tag)).await.announced(&log).await;
+    };
+    published("first").await;
+    agent.switched_to("first").await;
+    told_times(&world, "n1", "bundle.loaded", 1).await;
+    let operator = world.raw_operator().await;
+    forgetful(&operator).await;
+    // At different places of what the agent sends for a switch: its requests and its three events.
+    for (number, bytes) in [300, 900, 1500, 2100, 2700].into_iter().enumerate() {
         let tag = format!("untold-{number}");
-        world.reached_by(None);
         proxy.break_after(bytes, Breakage::Becomes(Fault::HalfOpen));
-        publish_until_done(&world, &source, &tag, &mut done).await;
-        sleep(SHORT_WINDOW * 10).await;
+        published(&tag).await;
+        sleep(SHORT_WINDOW * 20).await;
         proxy.heal();
         agent.switched_to(&tag).await;
+        told_times(&world, "n1", "bundle.loaded", number + 2).await;
     }
-    acceptance::node_status::told_times(&world, "n1", "bundle.loaded", 4).await;
-    assert_kept(&world, &done, &["n1"]).await;
+    assert_kept(&world, &Acknowledged::default(), &["n1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
