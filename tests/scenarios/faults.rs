@@ -18,7 +18,7 @@ use acceptance::promises::Acknowledged;
 use acceptance::sample_trees::change_one_contract;
 use acceptance::waiting::PATIENCE;
 use acceptance::world::{World, both_outputs, finished};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// What a program is given to reach the server in these scenarios.
 const REQUEST_TIMEOUT: &str = "2s";
@@ -36,9 +36,10 @@ async fn try_publish(world: &World, source: &Path, tag: &str, acknowledged: &mut
     done
 }
 
-/// Publishes again and again until the program says that it is done.
+/// Publishes again and again until the program says that it is done: a cluster may have to elect a leader first.
 async fn publish_until_done(world: &World, source: &Path, tag: &str, acknowledged: &mut Acknowledged) {
-    for _ in 0..5 {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
         if try_publish(world, source, tag, acknowledged).await {
             return;
         }

@@ -167,13 +167,13 @@ async fn pass(
         let open = own.wait_for(|line| match line.fault {
             Fault::Blackhole => false,
             Fault::HalfOpen => direction == Direction::ToServer,
-            _ => true,
+            Fault::None | Fault::Cut | Fault::Delay(_) | Fault::Limit(_) => true,
         });
         let fault = open.await.map_err(|_| io::ErrorKind::BrokenPipe)?.fault;
         match fault {
             Fault::Delay(delay) => sleep(delay).await,
             Fault::Limit(rate) => sleep(Duration::from_secs(1).mul_f64(share(length, rate))).await,
-            _ => {}
+            Fault::None | Fault::Cut | Fault::Blackhole | Fault::HalfOpen => {}
         }
         let whole = &piece[..length];
         if direction == Direction::ToClient {

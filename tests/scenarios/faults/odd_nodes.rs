@@ -100,9 +100,10 @@ async fn clocks_that_are_hours_off_change_no_order() {
     for (node, hours) in [("ahead", 7), ("behind", -7)] {
         let mut writer = writer_of(node);
         // Each switch is told with a time that lies before that of the switch before.
-        for (epoch, tag) in [(1, "first"), (2, "second")] {
-            let wrong = Utc::now() + TimeDelta::hours(hours) - TimeDelta::hours(i64::from(epoch));
-            reported(&log, &mut writer, loaded(tag, u64::from(epoch as u8)), wrong).await;
+        for (epoch, tag) in [(1_u64, "first"), (2, "second")] {
+            let wrong =
+                Utc::now() + TimeDelta::hours(hours) - TimeDelta::hours(i64::try_from(epoch).expect("a small number"));
+            reported(&log, &mut writer, loaded(tag, epoch), wrong).await;
         }
     }
     for node in ["ahead", "behind"] {

@@ -42,7 +42,7 @@ async fn run(length: Duration) {
     let mut done = Acknowledged::default();
     publish_until_done(&world, &source, "start", &mut done).await;
     let proxy = FaultProxy::start(world.server.port());
-    let mut agents = [started(&world, "n1", None), started(&world, "n2", Some(&proxy))];
+    let mut agents = [started(&mut world, "n1", None), started(&mut world, "n2", Some(&proxy))];
     let mut used = None;
     let mut round = 0;
     while begun.elapsed() < length {
@@ -76,7 +76,7 @@ async fn run(length: Duration) {
             let name = if agent == 0 { "n1" } else { "n2" };
             let agent = &mut agents[usize::try_from(agent).unwrap_or_default()];
             agent.process.kill();
-            *agent = started(&world, name, (name == "n2").then_some(&proxy));
+            *agent = started(&mut world, name, (name == "n2").then_some(&proxy));
             used = None;
         }
         if fault == 0 {
@@ -113,11 +113,10 @@ async fn run(length: Duration) {
 }
 
 /// An agent that tries again soon, directly or through the proxy.
-fn started(world: &World, node: &str, proxy: Option<&FaultProxy>) -> Agent {
+fn started(world: &mut World, node: &str, proxy: Option<&FaultProxy>) -> Agent {
+    world.reached_by(proxy.map(FaultProxy::url));
     let mut command = world.agent_command(node);
-    if let Some(proxy) = proxy {
-        command.args(["--nats-url", &proxy.url()]);
-    }
+    world.reached_by(None);
     command.env("DEMON_INTERVAL", "1s").env("DEMON_RETRY_FIRST", "100ms").env("DEMON_RETRY_LONGEST", "1s");
     let directories = acceptance::agent::AgentDirectories::below(world.directory(), node);
     Agent::start(node, command, directories, world.directory())
