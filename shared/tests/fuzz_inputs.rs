@@ -10,25 +10,34 @@
 mod fuzz;
 
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use chrono::DateTime;
 use shared::archive::write_archive;
+use shared::checkpoint::{Checkpoint, event_leaf};
+use shared::delta::{DEFAULT_WINDOW_LOG, DeltaOptions, write_delta};
 use shared::digest::Sha256Digest;
 use shared::event_envelope::EventEnvelope;
 use shared::event_export::{EXPORT_FORMAT, EXPORT_VERSION, ExportHeader, ExportWriter, ExportedEvent};
 use shared::event_type::EventType;
 use shared::limits::ReleaseLimits;
+use shared::log_proof::{LogProof, ProvenEvent, ProvenTree, Statement};
+use shared::merkle::{Frontier, ProofBuilder};
 use shared::release::{FileMode, Release, ReleaseFile};
+use shared::signed_note::SignerKey;
 
 /// Takes any bytes and panics where a promise is broken.
 type Check = fn(&[u8]);
 
-const TARGETS: [(&str, Check); 6] = [
+const TARGETS: [(&str, Check); 9] = [
     ("archive", fuzz::releases::archive),
+    ("checkpoint", fuzz::proofs::checkpoint),
+    ("delta", fuzz::deltas::delta),
     ("event_envelope", fuzz::history::event_envelope),
     ("event_export", fuzz::history::event_export),
     ("event_log", fuzz::history::event_log),
+    ("log_proof", fuzz::proofs::log_proof),
     ("release_json", fuzz::releases::release_json),
     ("subject", fuzz::history::subject),
 ];
@@ -87,6 +96,10 @@ fn write_the_seeds() {
         log.extend_from_slice(&[subject.as_bytes(), b" ", payload, b"\n"].concat());
     }
     seed("event_log", "one_of_each", &log);
+    seed("delta", "small", &delta());
+    let (signed, proof) = signed_proof(&events);
+    seed("checkpoint", "signed", signed.as_bytes());
+    seed("log_proof", "inclusion", proof.as_bytes());
     let export = export(&events);
     seed("event_export", "one_of_each", &export);
     seed("event_export", "one_of_each_uncompressed", &zstd::decode_all(export.as_slice()).unwrap());
@@ -116,6 +129,35 @@ fn event(event_type: &EventType) -> (String, Vec<u8>) {
     let payload = fs::read(workspace_path(&format!("shared/testdata/events/{event_type}.v1.json"))).unwrap();
     let envelope = EventEnvelope::parse(&payload).unwrap();
     (envelope.event.stored_subject(&envelope.source).unwrap().to_string(), payload)
+}
+
+fn delta() -> Vec<u8> {
+    use fuzz::deltas::{BASE, TARGET, content, release};
+    let releases = [&release(&BASE, "v1"), &release(&TARGET, "v2")];
+    let options = DeltaOptions { window_log: DEFAULT_WINDOW_LOG, level: 19, at_most: u64::MAX };
+    let (old, new) = (|file: &ReleaseFile| content(&BASE, file), |file: &ReleaseFile| content(&TARGET, file));
+    write_delta(releases, |file| Ok(Cursor::new(old(file))), |file| Ok(new(file)), options, Vec::new()).unwrap()
+}
+
+/// A checkpoint over the events, and the proof that the third is among them.
+fn signed_proof(events: &[(String, Vec<u8>)]) -> (String, String) {
+    let leaf = |(subject, payload): &(String, Vec<u8>)| event_leaf(subject, DateTime::UNIX_EPOCH, payload);
+    let size = events.len() as u64;
+    let (mut frontier, mut builder) = (Frontier::default(), ProofBuilder::inclusion(2, size).unwrap());
+    for event in events {
+        frontier.push(leaf(event));
+        builder.push(leaf(event));
+    }
+    let key = SignerKey::from_seed("example.com/fleet".parse().unwrap(), &[1; 32]);
+    let checkpoint = Checkpoint { origin: key.name().clone(), size, root: frontier.root(), epoch: None };
+    let note = checkpoint.sign(&key).unwrap().note();
+    let (subject, payload) = events[2].clone();
+    let payload = String::from_utf8(payload).unwrap();
+    let event = ProvenEvent { stream_sequence: 3, stored_at: DateTime::UNIX_EPOCH, subject, payload };
+    let tree = ProvenTree { size, root: frontier.root(), checkpoint: Some(note.clone()) };
+    let statement = Statement::Inclusion { event, tree };
+    let proof = LogProof::new("BUNDLE_EVENTS".to_owned(), None, statement, builder.finish().unwrap());
+    (note, serde_json::to_string(&proof).unwrap())
 }
 
 fn export(events: &[(String, Vec<u8>)]) -> Vec<u8> {

@@ -232,8 +232,12 @@ async fn with_nothing_to_return_to_the_release_stays_and_everybody_is_told() {
     let revert = reverts(&world, 1).await.remove(0);
     assert_eq!((&revert["tag"], &revert["restored"]), (&json!("v1"), &Value::Null));
     assert_eq!(agent.active_tag().as_deref(), Some("v1"));
-    let strict = get(address, "/healthz/strict", &[]).await;
-    assert_eq!((strict.status, &strict.json()["checks"]["healthy"]["ok"]), (503, &json!(false)));
+    eventually("the strict check to tell of it", PATIENCE, async || {
+        let strict = get(address, "/healthz/strict", &[]).await;
+        let told = (strict.status, &strict.json()["checks"]["healthy"]["ok"]) == (503, &json!(false));
+        satisfied(told, || strict.body.clone())
+    })
+    .await;
     // Another release takes its place as soon as there is one.
     published(&world, "v2").await;
     agent.switched_to("v2").await;

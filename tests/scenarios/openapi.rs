@@ -15,6 +15,7 @@ use shared::subjects::archive_object;
 use streams::release_store::{ReleaseStore, Tampering};
 
 const KEY: &str = "0123456789abcdef";
+const SCHEMA: &str = "/api/schema/metadata";
 
 /// The document, and which of its answers were seen.
 struct Document {
@@ -93,6 +94,10 @@ impl Document {
             let asked = path.replace("{name}", "contracts");
             self.check(&path, &get(address, &asked, headers).await);
         }
+        for name in ["approval.requested.v1", "no.such.v1"] {
+            let asked = format!("{SCHEMA}?schemaName={name}");
+            self.check(SCHEMA, &get(address, &asked, headers).await);
+        }
     }
 }
 
@@ -133,10 +138,12 @@ async fn every_answer_of_a_live_agent_is_described_and_every_described_answer_is
     let other = get(address, "/api/bundles/policies", &[]).await;
     document.check("/api/bundles/{name}", &other);
 
-    // A release whose bytes are wrong: the last good one serves on.
+    // A release whose bytes are wrong, and no delta beside them: the last good one serves on.
     agent.process.kill();
     change_one_contract(&tree, "second");
-    succeeded(publish(&world, &tree, "bad")).await;
+    let mut bad = publish(&world, &tree, "bad");
+    bad.args(["--deltas", "0"]);
+    succeeded(bad).await;
     let store = ReleaseStore::new(world.operator().await);
     let archive = archive_object(&"contracts".parse().expect("a name"), &"bad".parse().expect("a tag"));
     store.tamper(&archive, Tampering::RecomputeMeta).await.expect("the operator may alter the store");

@@ -54,7 +54,7 @@ async fn without_a_server_the_release_is_served_before_it_is_verified_again() {
     publish_contracts(&world, &contracts(world.directory()), "v1").await;
     agent.switched_to("v1").await;
     eventually("the switch to be remembered", PATIENCE, async || {
-        let state = std::fs::read_to_string(agent.state().join("state.json")).unwrap_or_default();
+        let state = std::fs::read_to_string(agent.state().join("state.contracts.json")).unwrap_or_default();
         satisfied(state.contains("\"activation_epoch\": 1"), || state.clone())
     })
     .await;

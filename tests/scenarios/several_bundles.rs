@@ -131,8 +131,8 @@ async fn a_broken_release_of_one_bundle_does_not_touch_the_other() {
     assert_eq!(states, ["ok", "failed"], "{full}");
 
     // The node says the same over HTTP.
-    let status = answer(address, "/api/contracts/status").await;
-    let contracts = &status["contractBundle"];
+    let document = answer(address, "/api/contracts/status").await;
+    let contracts = &document["contractBundle"];
     assert_eq!((&contracts["status"], &contracts["metadata"]["tag"]), (&json!("stale"), &json!("v2")));
     let bundles = answer(address, "/api/bundles").await;
     let names: Vec<&Value> = bundles["bundles"].as_array().expect("a list").iter().map(|one| &one["name"]).collect();

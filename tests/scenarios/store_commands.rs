@@ -62,7 +62,7 @@ async fn what_the_bucket_lost_is_named_and_restored_from_a_node() {
     let from = |directory: &std::path::Path| directory.to_str().expect("text").to_owned();
     let complaint = refused(&world, &["store", "repair", "v1", "--from", &from(&other)]).await;
     assert!(complaint.contains("is not the announced release"), "{complaint}");
-    let cache = from(&agent.cache());
+    let cache = from(agent.cache());
     let rehearsed = operated(&world, &["store", "repair", "v1", "--from", &cache, "--dry-run"]).await;
     assert!(rehearsed.contains(&format!("would be restored: {archive}")), "{rehearsed}");
     assert_eq!(operator.stream_state(BUCKET).await.messages, messages, "nothing was written");

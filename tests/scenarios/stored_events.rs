@@ -101,6 +101,7 @@ async fn every_stored_event_fits_its_schema_its_subject_and_its_writers_chain() 
     assert!(writers.keys().any(|(source, _)| source == "/publishers/main"), "{writers:?}");
     // Each of these has a story of its own.
     let elsewhere = [
+        EventType::Checkpointed,
         EventType::Withdrawn,
         EventType::StaleDetected,
         EventType::UpdateDetected,

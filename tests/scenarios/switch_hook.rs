@@ -94,7 +94,7 @@ async fn an_application_that_was_not_told_before_the_agent_ended_is_told_by_the_
     agent.process.log_line("the switch", PATIENCE, |line| line.contains("bundle active")).await;
     // The switch is remembered before the application is told.
     eventually("the switch to be remembered", PATIENCE, async || {
-        let state = fs::read_to_string(agent.state().join("state.json")).unwrap_or_default();
+        let state = fs::read_to_string(agent.state().join("state.contracts.json")).unwrap_or_default();
         satisfied(state.contains("\"activation_epoch\": 1"), || state.clone())
     })
     .await;
