@@ -39,6 +39,8 @@ mod event_log;
 #[cfg(test)]
 mod events_commands;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod feed_watchdog;
 #[cfg(test)]
 mod fetch_bundle;
@@ -48,6 +50,8 @@ mod fleet_commands;
 mod github_publisher;
 #[cfg(test)]
 mod github_source;
+#[cfg(test)]
+mod guarantees;
 #[cfg(test)]
 mod health_check;
 #[cfg(test)]

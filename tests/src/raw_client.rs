@@ -17,7 +17,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 /// Address and login of one user.
 #[derive(Debug, Clone)]
 pub struct Login {
-    /// Server address without a login.
+    /// Server addresses without a login, separated by commas.
     pub url: String,
     /// User name.
     pub user: String,
@@ -68,6 +68,7 @@ impl RawClient {
 
     /// Connects once, with options of the caller's.
     pub async fn connect_with(url: &str, options: ConnectOptions) -> Self {
+        let servers: Vec<&str> = url.split(',').collect();
         let complaints = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&complaints);
         let client = options
@@ -79,7 +80,7 @@ impl RawClient {
                     }
                 }
             })
-            .connect(url)
+            .connect(servers)
             .await
             .unwrap_or_else(|error| panic!("a raw client cannot connect to `{url}`: {error}"));
         Self { client, complaints }

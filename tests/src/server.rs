@@ -21,6 +21,8 @@ pub struct ServerSetup {
     pub tls: Option<ServerTls>,
     /// Keep a port that outlives a kill.
     pub port: Option<ReservedPort>,
+    /// The port it meets the others of its cluster on.
+    pub route: Option<ReservedPort>,
 }
 
 /// The pinned nats-server under its supervisor, with a store of its own.
@@ -29,7 +31,7 @@ pub struct Server {
     running: Option<EmbeddedServer>,
     options: EmbeddedServerOptions,
     directory: TempDir,
-    _port: Option<ReservedPort>,
+    _ports: [Option<ReservedPort>; 2],
 }
 
 impl Server {
@@ -50,7 +52,7 @@ impl Server {
             extra_config: String::new(),
         };
         let running = EmbeddedServer::start(&options).await.unwrap_or_else(|error| panic!("{error}"));
-        Self { running: Some(running), options, directory, _port: setup.port }
+        Self { running: Some(running), options, directory, _ports: [setup.port, setup.route] }
     }
 
     /// Where it listens, without a login.

@@ -16,17 +16,22 @@ use streams::layout::{Layout, LayoutLimits, ensure};
 use streams::secret::Secret;
 
 use crate::agent::{Agent, AgentDirectories};
+use crate::cluster::start_cluster;
 use crate::raw_client::{Login, RawClient};
 use crate::reserved_port::ReservedPort;
 use crate::server::{Server, ServerSetup};
+use crate::waiting::{PATIENCE, eventually};
 use crate::workspace_binary::WorkspaceBinary;
 
 /// A server, its accounts and a directory for everything else.
 #[derive(Debug)]
 pub struct World {
-    /// The server.
+    /// The server; of a cluster the first.
     pub server: Server,
+    /// The other servers of a cluster.
+    pub peers: Vec<Server>,
     accounts: Accounts,
+    address: Option<String>,
 }
 
 impl World {
@@ -49,7 +54,7 @@ impl World {
         let accounts = Accounts::generate(nodes.iter().map(|name| node_name(name)));
         let config = format!("{}\nhttp: \"127.0.0.1:-1\"\n", accounts.render());
         let server = Server::start(ServerSetup { accounts: config, ..ServerSetup::default() }).await;
-        let world = Self { server, accounts };
+        let world = Self { server, peers: Vec::new(), accounts, address: None };
         world.provision().await;
         world
     }
@@ -66,8 +71,39 @@ impl World {
 
     async fn build(nodes: &[&str], tls: Option<ServerTls>, port: Option<ReservedPort>) -> Self {
         let accounts = Accounts::generate(nodes.iter().map(|name| node_name(name)));
-        let server = Server::start(ServerSetup { accounts: accounts.render(), tls, port }).await;
-        Self { server, accounts }
+        let server = Server::start(ServerSetup { accounts: accounts.render(), tls, port, route: None }).await;
+        Self { server, peers: Vec::new(), accounts, address: None }
+    }
+
+    /// Three servers in a cluster, with three copies of every stream. Each keeps its port over a kill.
+    pub async fn cluster(nodes: &[&str]) -> Self {
+        let accounts = Accounts::generate(nodes.iter().map(|name| node_name(name)));
+        let mut servers = start_cluster(&accounts.render()).await;
+        let server = servers.remove(0);
+        let world = Self { server, peers: servers, accounts, address: None };
+        provision_copies(&world.operator().await, 3).await;
+        world
+    }
+
+    /// Everything that is made from now on reaches the server by this address: a fault proxy's.
+    pub fn reached_by(&mut self, address: Option<String>) {
+        self.address = address;
+    }
+
+    /// Where clients connect to: the server, all of a cluster, or what stands in front of it.
+    pub fn url(&self) -> String {
+        let all = || self.servers().map(Server::url).collect::<Vec<_>>().join(",");
+        self.address.clone().unwrap_or_else(all)
+    }
+
+    /// The servers, of which at least one is there.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        std::iter::once(&self.server).chain(&self.peers)
+    }
+
+    /// One of them, counted from 0.
+    pub fn server_at(&mut self, place: usize) -> &mut Server {
+        if place == 0 { &mut self.server } else { &mut self.peers[place - 1] }
     }
 
     /// Creates the streams and starts the log's epoch, as an operator.
@@ -139,7 +175,7 @@ impl World {
 
     fn publisher_command(&self, subcommand: &str) -> Command {
         let mut command = WorkspaceBinary::Publisher.command();
-        command.args([subcommand, "--nats-url", &self.server.url()]);
+        command.args([subcommand, "--nats-url", &self.url()]);
         command.arg("--state-dir").arg(self.subdirectory("publisher"));
         command.env("NATS_USER", PUBLISHER).env("NATS_PASSWORD", self.accounts.publisher().expose());
         command
@@ -148,7 +184,7 @@ impl World {
     /// The agent's program with a node's login and name.
     pub fn agent_command(&self, node: &str) -> Command {
         let mut command = WorkspaceBinary::Runtime.command();
-        command.args(["--node", node, "--nats-url", &self.server.url()]);
+        command.args(["--node", node, "--nats-url", &self.url()]);
         command.env("NATS_USER", node).env("NATS_PASSWORD", self.password(node).expose());
         // Many on one host: each takes a free port and names it in its log.
         command.env("PORT", "0");
@@ -168,7 +204,7 @@ impl World {
     /// The operator's command line, with its login.
     pub fn demonctl(&self) -> Command {
         let mut command = WorkspaceBinary::Demonctl.command();
-        command.env("NATS_URL", self.server.url());
+        command.env("NATS_URL", self.url());
         command.env("NATS_USER", OPERATOR).env("NATS_PASSWORD", self.accounts.operator().expose());
         command
     }
@@ -179,13 +215,13 @@ impl World {
     }
 
     fn settings(&self, name: &str) -> ConnectionSettings {
-        let address = self.server.url().parse().expect("the server's address is valid");
+        let address = self.url().parse().expect("the server's address is valid");
         ConnectionSettings::new(address, name)
     }
 
     fn login(&self, user: &str, password: &Secret, inbox_prefix: &str) -> Login {
         Login {
-            url: self.server.url(),
+            url: self.url(),
             user: user.to_owned(),
             password: password.expose().to_owned(),
             inbox_prefix: inbox_prefix.to_owned(),
@@ -195,8 +231,20 @@ impl World {
 
 /// Creates the streams and starts the log's epoch over a connection with operator rights.
 pub async fn provision(connection: &Connection) {
-    let layout = Layout::declared(LayoutLimits::default());
-    ensure(connection, &layout).await.unwrap_or_else(|error| panic!("{}", ErrorChain(&error)));
+    provision_copies(connection, 1).await;
+}
+
+/// The same with so many copies of each stream. A cluster that has just started elects its leaders first.
+async fn provision_copies(connection: &Connection, replicas: usize) {
+    let layout = Layout::declared(LayoutLimits { replicas, ..LayoutLimits::default() });
+    if replicas == 1 {
+        ensure(connection, &layout).await.unwrap_or_else(|error| panic!("{}", ErrorChain(&error)));
+    } else {
+        eventually("the cluster to make the streams", PATIENCE, async || {
+            ensure(connection, &layout).await.map_err(|error| ErrorChain(&error).to_string())
+        })
+        .await;
+    }
     let operator: Source = "/operators/tests".parse().expect("a valid source");
     let log = EventLog::new(connection.clone());
     ensure_epoch(&log, operator).await.unwrap_or_else(|error| panic!("{}", ErrorChain(&error)));

@@ -57,8 +57,14 @@ impl Rivalry {
     }
 
     /// What operators are told, as long as there is something to tell.
-    fn alarm(&self, node: &NodeName, now: Instant) -> Option<String> {
+    fn alarm(&self, node: &NodeName, own: Incarnation, now: Instant) -> Option<String> {
         let (writer, _) = self.last.filter(|(_, until)| now < *until)?;
+        if writer == Some(own) {
+            return Some(format!(
+                "a copy of this agent's state directory is in use: an agent with the same incarnation {own} reports under \
+                 the name `{node}`: give the copy its own --node and an empty --state-dir"
+            ));
+        }
         let writer = writer.map(|writer| format!(" (incarnation {writer})")).unwrap_or_default();
         Some(format!("another agent{writer} reports under the name `{node}`: give each node its own --node"))
     }
@@ -82,7 +88,7 @@ impl NodeAlarms {
         if let Some(rival) = &outbox.rival {
             rivalry.noticed_by_outbox(outbox.rivals_noticed, rival.incarnation, now);
         }
-        alarms.set(Subject::Rival, rivalry.alarm(&self.node, now));
+        alarms.set(Subject::Rival, rivalry.alarm(&self.node, self.outbox.incarnation(), now));
         let blocked = outbox.blocked.map(|reason| format!("events wait in the outbox: {reason}"));
         let refused = (outbox.refused > 0).then(|| {
             format!("{} events could not be recorded since the start and are in the agent's log only", outbox.refused)
@@ -109,13 +115,16 @@ mod tests {
     fn a_rival_is_an_alarm_until_it_has_been_silent_for_a_while() {
         let (mut rivalry, start) = (Rivalry::default(), Instant::now());
         let (node, writer): (NodeName, _) = ("edge-17".parse().unwrap(), Incarnation::from_uuid(Uuid::from_u128(1)));
-        assert_eq!(rivalry.alarm(&node, start), None);
+        let own = Incarnation::from_uuid(Uuid::from_u128(2));
+        assert_eq!(rivalry.alarm(&node, own, start), None);
         rivalry.seen_in_log(7, writer, start);
-        assert!(rivalry.alarm(&node, start).unwrap().contains(&writer.to_string()));
+        assert!(rivalry.alarm(&node, own, start).unwrap().contains(&writer.to_string()));
+        // Who writes under our own incarnation has a copy of our memory.
+        assert!(rivalry.alarm(&node, writer, start).unwrap().contains("a copy of this agent's state directory"));
         // The same event, read again later, prolongs nothing.
         rivalry.seen_in_log(7, writer, start + RIVAL_MEMORY);
-        assert_eq!(rivalry.alarm(&node, start + RIVAL_MEMORY), None);
+        assert_eq!(rivalry.alarm(&node, own, start + RIVAL_MEMORY), None);
         rivalry.noticed_by_outbox(1, None, start + RIVAL_MEMORY);
-        assert!(rivalry.alarm(&node, start + RIVAL_MEMORY).is_some());
+        assert!(rivalry.alarm(&node, own, start + RIVAL_MEMORY).is_some());
     }
 }
