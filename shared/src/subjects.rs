@@ -136,8 +136,11 @@ impl FromStr for EventSubject {
     type Err = SubjectError;
 
     fn from_str(text: &str) -> Result<Self, SubjectError> {
-        let tokens: Vec<&str> = text.split('.').collect();
-        let &["bundle", event, bundle, scope, id] = tokens.as_slice() else {
+        let mut tokens = text.split('.');
+        let mut next = || tokens.next();
+        let (Some("bundle"), Some(event), Some(bundle), Some(scope), Some(id), None) =
+            (next(), next(), next(), next(), next(), next())
+        else {
             return Err(SubjectError::Shape(shortened(text)));
         };
         let name = |source| SubjectError::Name { subject: shortened(text), source };

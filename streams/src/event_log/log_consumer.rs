@@ -22,7 +22,7 @@ use crate::jetstream_api::{ApiError, api_request};
 use crate::stored_event::StoredEvent;
 
 /// Events asked for in one request; two requests are under way, which stays below what a subscription can hold.
-const PULL: u64 = 1000;
+const PULL: u64 = 2000;
 const PULLS_UNDER_WAY: u64 = 2;
 /// A consumer whose reader is gone disappears after this.
 const INACTIVE: Duration = Duration::from_secs(30);
@@ -160,14 +160,15 @@ impl LogConsumer {
         Ok(())
     }
 
-    /// A request has ended before its last event: at its size limit, mostly. What it did not bring is asked for again.
+    /// A request has ended: with its last event, which a server says of a request with a size limit too, or before it, at
+    /// that limit mostly. What it did not bring is asked for again.
     fn request_ended(&mut self, message: &Message) -> Result<(), ConsumerEnd> {
         let Some(status) = message.status.map(|status| status.as_u16()) else { return Err(ConsumerEnd::Malformed) };
         let unserved = message.headers.as_ref().and_then(|headers| headers.get_last("Nats-Pending-Messages"));
         let unserved: Option<u64> = unserved.and_then(|value| value.as_str().parse().ok());
         self.empty_ends += 1;
         match unserved {
-            Some(unserved) if self.empty_ends <= MOST_EMPTY_ENDS && (1..=self.under_way).contains(&unserved) => {
+            Some(unserved) if self.empty_ends <= MOST_EMPTY_ENDS && unserved <= self.under_way => {
                 self.under_way -= unserved;
                 self.left += unserved;
                 Ok(())
@@ -192,7 +193,7 @@ fn event_of(message: Message, place: Place) -> EventWithId {
         event: StoredEvent {
             stream_sequence: place.stream_sequence,
             stored_at: place.stored_at,
-            subject: message.subject.to_string(),
+            subject: message.subject.as_str().to_owned(),
             payload: message.payload,
         },
     }
@@ -202,12 +203,18 @@ fn event_of(message: Message, place: Place) -> EventWithId {
 /// may put a domain and an account in front of the stream.
 fn place_of(message: &Message) -> Option<Place> {
     let rest = message.reply.as_ref()?.as_str().strip_prefix(ACK_PREFIX)?;
-    let tokens = rest.split('.').count();
-    let mut tokens = rest.split('.').skip(if tokens >= 9 { 5 } else { 3 });
-    let stream_sequence = tokens.next()?.parse().ok()?;
-    let consumer_sequence = tokens.next()?.parse().ok()?;
-    let stored_at = DateTime::from_timestamp_nanos(tokens.next()?.parse().ok()?);
-    Some(Place { stream_sequence, consumer_sequence, stored_at })
+    let mut tokens = [""; 9];
+    let mut number = 0;
+    for (place, token) in tokens.iter_mut().zip(rest.split('.')) {
+        *place = token;
+        number += 1;
+    }
+    let first = if number == tokens.len() { 5 } else { 3 };
+    Some(Place {
+        stream_sequence: tokens[first].parse().ok()?,
+        consumer_sequence: tokens[first + 1].parse().ok()?,
+        stored_at: DateTime::from_timestamp_nanos(tokens[first + 2].parse().ok()?),
+    })
 }
 
 #[cfg(test)]
