@@ -205,7 +205,12 @@ impl EventEnvelope {
     /// Reads a stored payload. An unknown type, or a known type under a schema version this version does not
     /// know, becomes [`BundleEvent::Unknown`].
     pub fn parse(payload: &[u8]) -> Result<Self, EnvelopeError> {
-        let wire: Head<'_> = serde_json::from_slice(payload).map_err(EnvelopeError::Json)?;
+        // Checked as a whole, no text in it is checked again; where it is not one, the reader says where.
+        let wire: Result<Head<'_>, _> = match std::str::from_utf8(payload) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(payload),
+        };
+        let wire = wire.map_err(EnvelopeError::Json)?;
         if &*wire.specversion != "1.0" {
             return Err(EnvelopeError::Field { field: "specversion", rule: "`1.0`" });
         }
@@ -215,8 +220,8 @@ impl EventEnvelope {
             .and_then(EventType::from_token)
             .ok_or(EnvelopeError::Field { field: "type", rule: "`bundle.` and a lowercase name" })?;
         let sequence = parse_sequence(&wire.sequence)?;
-        let time = timestamp::parse(&wire.time)
-            .ok_or(EnvelopeError::Field { field: "time", rule: "an RFC 3339 time" })?;
+        let time =
+            timestamp::parse(&wire.time).ok_or(EnvelopeError::Field { field: "time", rule: "an RFC 3339 time" })?;
         let name = |field| move |source| EnvelopeError::Name { field, source };
         let schema = wire.dataschema.strip_prefix(SCHEMA_PREFIX).and_then(|schema| schema.strip_suffix(".json"));
         let event = if schema.is_some_and(|schema| event_type.has_schema(schema)) {

@@ -4,7 +4,8 @@ use chrono::{DateTime, NaiveDate, Utc};
 
 /// The time, in UTC; `None` where the text is no RFC 3339 time.
 pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
-    parse_written(text.as_bytes()).or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc)))
+    parse_written(text.as_bytes())
+        .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc)))
 }
 
 /// `2025-09-21T06:00:00.000Z` and nothing else.
@@ -41,7 +42,9 @@ mod tests {
             assert_eq!((parse_written(text.as_bytes()), parse(text)), (None, by_library(text)), "{text}");
             assert!(parse(text).is_some(), "{text}");
         }
-        for text in ["", "yesterday", "2025-02-29T06:00:00.000Z", "2025-09-21T24:00:00.000Z", "2025-09-21T06:00:00.0x0Z"] {
+        for text in
+            ["", "yesterday", "2025-02-29T06:00:00.000Z", "2025-09-21T24:00:00.000Z", "2025-09-21T06:00:00.0x0Z"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
     }
