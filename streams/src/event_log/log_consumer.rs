@@ -1,5 +1,5 @@
-//! Reading a long stretch of the log through a consumer that lives as long as the reading: several times as fast as
-//! batched Direct Get, which loads and describes every message anew.
+//! Reading a long stretch of the log through a consumer that lives as long as the reading: faster than batched Direct Get,
+//! for which the server loads and describes every message anew.
 //!
 //! For operators' commands over the whole history; agents never make a consumer (ADR 0001). It is held in memory, needs
 //! no acknowledgements, and ends by itself soon after its reader is gone. Whatever goes wrong here costs nothing but
