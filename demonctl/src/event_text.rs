@@ -51,7 +51,7 @@ pub(crate) fn describe(event: &BundleEvent) -> String {
                 FallbackSource::Embedded => "built-in schemas",
             };
             let wanted = data.wanted_tag.as_ref().map(|tag| format!(" instead of {tag}")).unwrap_or_default();
-            format!("{source}{wanted}: {}", data.reason)
+            format!("{source}{wanted}: {}", data.cause.as_str().replace('_', " "))
         }
         BundleEvent::StaleDetected(data) => {
             format!("{} hours old, limit {}", data.age_hours, data.threshold_hours)

@@ -4,14 +4,22 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::text_form;
+
 /// A SHA-256 digest. Its only text form is 64 lowercase hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct Sha256Digest([u8; 32]);
+
+impl<'de> Deserialize<'de> for Sha256Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_form::deserialize(deserializer)
+    }
+}
 
 /// Text that is no digest.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -56,14 +64,35 @@ impl FromStr for Sha256Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let mut bytes = [0; 32];
-        let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
-        if lower && hex::decode_to_slice(text, &mut bytes).is_ok() {
-            Ok(Self(bytes))
-        } else {
-            Err(DigestError(text.chars().take(80).flat_map(char::escape_default).collect()))
-        }
+        from_lowercase_hex(text.as_bytes())
+            .map(Self)
+            .ok_or_else(|| DigestError(text.chars().take(80).flat_map(char::escape_default).collect()))
     }
+}
+
+/// What a byte is worth as a lowercase hex digit; 16 and more where it is none. A replay reads three digests an event.
+const DIGIT_VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let digits = b"0123456789abcdef";
+    let mut value = 0_u8;
+    while value < 16 {
+        values[digits[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
+
+fn from_lowercase_hex(text: &[u8]) -> Option<[u8; 32]> {
+    let (pairs, []) = text.as_chunks::<2>() else { return None };
+    let pairs: &[[u8; 2]; 32] = pairs.try_into().ok()?;
+    let mut bytes = [0; 32];
+    let mut seen = 0;
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        let (high, low) = (DIGIT_VALUES[usize::from(*high)], DIGIT_VALUES[usize::from(*low)]);
+        seen |= high | low;
+        *byte = (high << 4) | low;
+    }
+    (seen < 16).then_some(bytes)
 }
 
 impl TryFrom<String> for Sha256Digest {

@@ -11,8 +11,6 @@ mod node_conditions;
 mod node_events;
 mod release_events;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::log_events::{Checkpointed, PreviousCheckpoint};
@@ -59,11 +57,11 @@ macro_rules! bundle_events {
                 }
             }
 
-            /// Reads the member `data` of a stored payload as this type has it.
-            pub(crate) fn from_payload(event_type: &EventType, payload: &[u8]) -> Result<Self, serde_json::Error> {
+            /// Reads the data as this type has it.
+            pub(crate) fn from_data(event_type: &EventType, data: &str) -> Result<Self, serde_json::Error> {
                 match event_type {
-                    $(EventType::$variant => data_of(payload).map(Self::$variant),)+
-                    EventType::Other(_) => Self::unknown_from_payload(event_type, payload),
+                    $(EventType::$variant => serde_json::from_str(data).map(Self::$variant),)+
+                    EventType::Other(_) => Self::unknown_from_data(event_type, data),
                 }
             }
         }
@@ -104,19 +102,10 @@ pub struct UnknownEvent {
     pub data: Value,
 }
 
-/// The member `data`, without building the rest: a replay reads millions of them.
-fn data_of<T: DeserializeOwned>(payload: &[u8]) -> Result<T, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct OnlyData<T> {
-        data: T,
-    }
-    serde_json::from_slice::<OnlyData<T>>(payload).map(|only| only.data)
-}
-
 impl BundleEvent {
     /// Keeps the data of a type or schema version that this version does not know.
-    pub(crate) fn unknown_from_payload(event_type: &EventType, payload: &[u8]) -> Result<Self, serde_json::Error> {
-        let data = data_of(payload)?;
+    pub(crate) fn unknown_from_data(event_type: &EventType, data: &str) -> Result<Self, serde_json::Error> {
+        let data = serde_json::from_str(data)?;
         Ok(Self::Unknown(UnknownEvent { event_type: event_type.clone(), data }))
     }
 
@@ -141,12 +130,12 @@ impl BundleEvent {
     }
 
     /// What the envelope's `subject` says: the tag, or the stream of an event about the log itself.
-    pub(crate) fn envelope_subject(&self) -> Option<String> {
+    pub(crate) fn envelope_subject(&self) -> Option<&str> {
         if let Self::EpochStarted(EpochStarted { stream, .. }) | Self::Checkpointed(Checkpointed { stream, .. }) = self
         {
-            return Some(stream.clone());
+            return Some(stream);
         }
-        self.tag().map(ToString::to_string)
+        self.tag().map(Tag::as_str)
     }
 
     /// The one subject this event may be stored under when this source writes it; `None` where the source

@@ -3,12 +3,15 @@
 //!
 //! The stored payload is self-contained: what is stored, exported and hashed are the same bytes.
 
+mod timestamp;
+
 use std::borrow::Cow;
+use std::ops::Deref;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::digest::{DigestError, Sha256Digest};
@@ -130,29 +133,41 @@ struct Wire {
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
-    specversion: Cow<'a, str>,
+    specversion: Text<'a>,
     #[serde(borrow)]
-    id: Cow<'a, str>,
+    id: Text<'a>,
     #[serde(borrow)]
-    source: Cow<'a, str>,
+    source: Text<'a>,
     #[serde(rename = "type", borrow)]
-    event_type: Cow<'a, str>,
-    #[serde(default)]
-    subject: Option<String>,
+    event_type: Text<'a>,
+    #[serde(default, borrow)]
+    subject: Option<Text<'a>>,
     #[serde(borrow)]
-    time: Cow<'a, str>,
+    time: Text<'a>,
     #[serde(rename = "datacontenttype", borrow)]
-    _datacontenttype: Cow<'a, str>,
+    _datacontenttype: Text<'a>,
     #[serde(borrow)]
-    dataschema: Cow<'a, str>,
+    dataschema: Text<'a>,
     #[serde(borrow)]
-    incarnation: Cow<'a, str>,
+    incarnation: Text<'a>,
     #[serde(borrow)]
-    sequence: Cow<'a, str>,
-    #[serde(default)]
-    prevhash: Option<String>,
-    #[serde(rename = "data")]
-    _data: IgnoredAny,
+    sequence: Text<'a>,
+    #[serde(default, borrow)]
+    prevhash: Option<Text<'a>>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// A text that is copied only where it is written with escapes, within an `Option` too.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
 }
 
 impl EventEnvelope {
@@ -171,7 +186,7 @@ impl EventEnvelope {
             id: self.id.to_string(),
             source: self.source.to_string(),
             event_type: event_type.to_string(),
-            subject: self.event.envelope_subject(),
+            subject: self.event.envelope_subject().map(str::to_owned),
             time: self.time.to_rfc3339_opts(SecondsFormat::Millis, true),
             datacontenttype: "application/json".to_owned(),
             dataschema: format!("{SCHEMA_PREFIX}{}.json", event_type.schema_name()),
@@ -190,8 +205,13 @@ impl EventEnvelope {
     /// Reads a stored payload. An unknown type, or a known type under a schema version this version does not
     /// know, becomes [`BundleEvent::Unknown`].
     pub fn parse(payload: &[u8]) -> Result<Self, EnvelopeError> {
-        let wire: Head<'_> = serde_json::from_slice(payload).map_err(EnvelopeError::Json)?;
-        if wire.specversion != "1.0" {
+        // Checked as a whole, no text in it is checked again; where it is not one, the reader says where.
+        let wire: Result<Head<'_>, _> = match std::str::from_utf8(payload) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(payload),
+        };
+        let wire = wire.map_err(EnvelopeError::Json)?;
+        if &*wire.specversion != "1.0" {
             return Err(EnvelopeError::Field { field: "specversion", rule: "`1.0`" });
         }
         let event_type = wire
@@ -200,18 +220,17 @@ impl EventEnvelope {
             .and_then(EventType::from_token)
             .ok_or(EnvelopeError::Field { field: "type", rule: "`bundle.` and a lowercase name" })?;
         let sequence = parse_sequence(&wire.sequence)?;
-        let time = DateTime::parse_from_rfc3339(&wire.time)
-            .map_err(|_| EnvelopeError::Field { field: "time", rule: "an RFC 3339 time" })?
-            .with_timezone(&Utc);
+        let time =
+            timestamp::parse(&wire.time).ok_or(EnvelopeError::Field { field: "time", rule: "an RFC 3339 time" })?;
         let name = |field| move |source| EnvelopeError::Name { field, source };
         let schema = wire.dataschema.strip_prefix(SCHEMA_PREFIX).and_then(|schema| schema.strip_suffix(".json"));
-        let event = if schema == Some(event_type.schema_name().as_str()) {
-            BundleEvent::from_payload(&event_type, payload)
+        let event = if schema.is_some_and(|schema| event_type.has_schema(schema)) {
+            BundleEvent::from_data(&event_type, wire.data.get())
         } else {
-            BundleEvent::unknown_from_payload(&event_type, payload)
+            BundleEvent::unknown_from_data(&event_type, wire.data.get())
         };
         let event = event.map_err(|source| EnvelopeError::Data { event_type: event_type.clone(), source })?;
-        if event.envelope_subject().is_some_and(|subject| wire.subject.as_ref() != Some(&subject)) {
+        if event.envelope_subject().is_some_and(|subject| wire.subject.as_deref() != Some(subject)) {
             return Err(EnvelopeError::Field { field: "subject", rule: "the tag that the data names" });
         }
         Ok(Self {

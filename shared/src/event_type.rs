@@ -91,6 +91,12 @@ impl EventType {
     pub fn schema_name(&self) -> String {
         format!("events.{self}.v1")
     }
+
+    /// Whether [`EventType::schema_name`] is this, without building it.
+    pub(crate) fn has_schema(&self, schema: &str) -> bool {
+        let token = schema.strip_prefix("events.bundle.").and_then(|rest| rest.strip_suffix(".v1"));
+        token == Some(self.token())
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +107,8 @@ mod tests {
     fn every_known_type_has_its_own_token() {
         for event_type in EventType::KNOWN {
             assert_eq!(EventType::from_token(event_type.token()).as_ref(), Some(event_type));
+            assert!(event_type.has_schema(&event_type.schema_name()), "{event_type}");
+            assert!(!event_type.has_schema(&event_type.schema_name().replace(".v1", ".v2")), "{event_type}");
         }
         assert_eq!(EventType::from_token("approved"), Some(EventType::Other("approved".to_owned())));
         for bad in ["", "A", "a.b", "a b", "*", ">"] {

@@ -144,31 +144,31 @@ impl FleetHistory {
                 self.withdrawn.insert(data.tree_digest);
             }
             BundleEvent::RefreshAttempt(data) => {
-                self.node(&source, data.bundle, sequence, incarnation);
+                self.node(source, data.bundle, sequence, incarnation);
             }
             BundleEvent::Staged(data) => {
-                if let Some(node) = self.node(&source, data.bundle, sequence, incarnation) {
+                if let Some(node) = self.node(source, data.bundle, sequence, incarnation) {
                     node.staged = Some(data.tag);
                 }
             }
             BundleEvent::Loaded(data) => {
-                if let Some(node) = self.node(&source, data.bundle.clone(), sequence, incarnation) {
+                if let Some(node) = self.node(source, data.bundle.clone(), sequence, incarnation) {
                     node.failure = None;
                     node.switched(data, time);
                 }
             }
             BundleEvent::VerificationFailed(data) => {
-                if let Some(node) = self.node(&source, data.bundle, sequence, incarnation) {
+                if let Some(node) = self.node(source, data.bundle, sequence, incarnation) {
                     node.failure = Some((data.tag, EventType::VerificationFailed));
                 }
             }
             BundleEvent::DownloadFailed(data) => {
-                if let Some(node) = self.node(&source, data.bundle, sequence, incarnation) {
+                if let Some(node) = self.node(source, data.bundle, sequence, incarnation) {
                     node.failure = Some((data.tag, EventType::DownloadFailed));
                 }
             }
             BundleEvent::FallbackActivated(data) => {
-                if let Some(node) = self.node(&source, data.bundle.clone(), sequence, incarnation) {
+                if let Some(node) = self.node(source, data.bundle.clone(), sequence, incarnation) {
                     if let Some(loaded) = data.as_loaded().filter(|loaded| !node.runs_since(loaded)) {
                         node.switched(loaded, time);
                     }
@@ -176,18 +176,18 @@ impl FleetHistory {
                 }
             }
             BundleEvent::StaleDetected(data) => {
-                self.node(&source, data.bundle, sequence, incarnation);
+                self.node(source, data.bundle, sequence, incarnation);
             }
             BundleEvent::UpdateDetected(data) => {
-                self.node(&source, data.bundle, sequence, incarnation);
+                self.node(source, data.bundle, sequence, incarnation);
             }
             BundleEvent::TamperDetected(data) => {
-                if let Some(node) = self.node(&source, data.bundle, sequence, incarnation) {
+                if let Some(node) = self.node(source, data.bundle, sequence, incarnation) {
                     node.tampered = !data.healed;
                 }
             }
             BundleEvent::Reverted(data) => {
-                if let Some(node) = self.node(&source, data.bundle.clone(), sequence, incarnation) {
+                if let Some(node) = self.node(source, data.bundle.clone(), sequence, incarnation) {
                     if let Some(loaded) = data.as_loaded() {
                         node.switched(loaded, time);
                     }
@@ -200,13 +200,13 @@ impl FleetHistory {
 
     fn node(
         &mut self,
-        source: &Source,
+        source: Source,
         bundle: BundleName,
         sequence: u64,
         incarnation: Incarnation,
     ) -> Option<&mut NodeState> {
         let Source::Node(name) = source else { return None };
-        let node = self.nodes.entry((name.clone(), bundle)).or_insert(NodeState {
+        let node = self.nodes.entry((name, bundle)).or_insert(NodeState {
             active: None,
             staged: None,
             failure: None,

@@ -6,9 +6,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
+
+use crate::text_form;
 
 /// Longest bundle, channel, node, actor name and tag, in bytes.
 pub const MAX_NAME_LENGTH: usize = 64;
@@ -47,9 +49,15 @@ fn fits(value: &str, dots: bool) -> bool {
 macro_rules! name_type {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $rule:ident, $accepts:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(into = "String")]
         pub struct $type(String);
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                text_form::deserialize(deserializer)
+            }
+        }
 
         impl $type {
             /// The name as text.
@@ -134,8 +142,8 @@ impl Tag {
 
 /// Random id of one continuous writer of events: a node's state directory, a publisher's, one run of an
 /// operator's command. Written as 32 lowercase hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct Incarnation(Uuid);
 
 impl Incarnation {
@@ -146,8 +154,8 @@ impl Incarnation {
 }
 
 /// Id of an event: a `UUIDv7`, which is also its `Nats-Msg-Id`. Written in the hyphenated form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct EventId(Uuid);
 
 impl EventId {
@@ -165,11 +173,17 @@ macro_rules! uuid_text {
             fn from_str(value: &str) -> Result<Self, IdentifierError> {
                 let uuid = Uuid::try_parse(value).map_err(|_| IdentifierError::new($kind, value, $rule))?;
                 // One text form each, so that equal ids are equal as text too.
-                if uuid.$write().to_string() == value {
+                if *uuid.$write().encode_lower(&mut Uuid::encode_buffer()) == *value {
                     Ok(Self(uuid))
                 } else {
                     Err(IdentifierError::new($kind, value, $rule))
                 }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                text_form::deserialize(deserializer)
             }
         }
 

@@ -39,4 +39,5 @@ pub mod release_path;
 pub mod signed_note;
 pub mod source;
 pub mod subjects;
+mod text_form;
 pub mod verification;

@@ -136,8 +136,11 @@ impl FromStr for EventSubject {
     type Err = SubjectError;
 
     fn from_str(text: &str) -> Result<Self, SubjectError> {
-        let tokens: Vec<&str> = text.split('.').collect();
-        let &["bundle", event, bundle, scope, id] = tokens.as_slice() else {
+        let mut tokens = tokens(text);
+        let mut next = || tokens.next();
+        let (Some("bundle"), Some(event), Some(bundle), Some(scope), Some(id), None) =
+            (next(), next(), next(), next(), next(), next())
+        else {
             return Err(SubjectError::Shape(shortened(text)));
         };
         let name = |source| SubjectError::Name { subject: shortened(text), source };
@@ -152,6 +155,17 @@ impl FromStr for EventSubject {
         let bundle = if bundle == RESERVED_BUNDLE { None } else { Some(bundle.parse().map_err(name)?) };
         Ok(Self { event_type, bundle, scope })
     }
+}
+
+/// What stands between the dots; tokens are short, which a plain walk suits better than a search.
+fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let left = rest?;
+        let end = left.bytes().position(|byte| byte == b'.');
+        rest = end.and_then(|end| left.get(end + 1..));
+        left.get(..end.unwrap_or(left.len()))
+    })
 }
 
 fn shortened(text: &str) -> String {

@@ -180,7 +180,7 @@ impl EventLog {
     }
 
     /// Like [`EventLog::by_subject`], up to a stream sequence, inclusive. With operator rights a long stretch is read
-    /// through a consumer that lives as long as the reading, which is several times as fast.
+    /// through a consumer that lives as long as the reading, which is faster.
     pub fn replay(&self, filter: impl Into<String>, from_sequence: u64, up_to: u64) -> EventPages {
         EventPages::long_stretch(self.connection.clone(), filter.into(), from_sequence, up_to)
     }

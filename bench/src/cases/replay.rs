@@ -18,6 +18,8 @@ use crate::measurement::{Samples, as_number, rate};
 use crate::process_usage;
 use crate::report::{Limit, Report};
 
+/// A log of so many events is read through a consumer, or else what is measured is the way it falls back to.
+const SURELY_BY_CONSUMER: u64 = 5000;
 const MEBIBYTE: f64 = 1_048_576.0;
 
 #[derive(Debug, Args)]
@@ -107,10 +109,11 @@ async fn peak_of_replay(log: &EventLog) -> anyhow::Result<Option<u64>> {
 
 async fn pages(log: &EventLog, mut each: impl FnMut(StoredMessage<'_>)) -> anyhow::Result<(Read, Duration)> {
     let begun = Instant::now();
-    let mut read = Read { events: 0, bytes: 0 };
+    let (mut read, mut by_consumer) = (Read { events: 0, bytes: 0 }, true);
     let up_to = log.state().await?.last_sequence;
     let mut pages = log.replay(EVENT_SUBJECTS, 1, up_to);
     while let Some(page) = pages.next_page().await? {
+        by_consumer &= pages.reads_by_consumer();
         for event in &page {
             read.events += 1;
             read.bytes += event.payload.len() as u64;
@@ -122,7 +125,9 @@ async fn pages(log: &EventLog, mut each: impl FnMut(StoredMessage<'_>)) -> anyho
             });
         }
     }
-    Ok((read, begun.elapsed()))
+    let time = begun.elapsed();
+    ensure!(by_consumer || read.events < SURELY_BY_CONSUMER, "the log was not read by a consumer to its end");
+    Ok((read, time))
 }
 
 async fn ordered_consumer(client: &async_nats::Client, expected: u64) -> anyhow::Result<(Read, Duration)> {

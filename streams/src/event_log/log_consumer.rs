@@ -1,5 +1,5 @@
-//! Reading a long stretch of the log through a consumer that lives as long as the reading: several times as fast as
-//! batched Direct Get, which loads and describes every message anew.
+//! Reading a long stretch of the log through a consumer that lives as long as the reading: faster than batched Direct Get,
+//! for which the server loads and describes every message anew.
 //!
 //! For operators' commands over the whole history; agents never make a consumer (ADR 0001). It is held in memory, needs
 //! no acknowledgements, and ends by itself soon after its reader is gone. Whatever goes wrong here costs nothing but
@@ -22,7 +22,7 @@ use crate::jetstream_api::{ApiError, api_request};
 use crate::stored_event::StoredEvent;
 
 /// Events asked for in one request; two requests are under way, which stays below what a subscription can hold.
-const PULL: u64 = 1000;
+const PULL: u64 = 2000;
 const PULLS_UNDER_WAY: u64 = 2;
 /// A consumer whose reader is gone disappears after this.
 const INACTIVE: Duration = Duration::from_secs(30);
@@ -58,13 +58,49 @@ pub(super) struct LogConsumer {
     pull_subject: String,
     inbox: String,
     answers: Answers,
-    /// Asked for and not yet here.
-    under_way: u64,
-    /// Not yet asked for, of those that were there when it was made.
-    left: u64,
+    requests: Requests,
     /// Place of the last message among the consumer's.
     last_place: u64,
+}
+
+/// What has been asked for and what has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Requests {
+    /// Asked for and not yet here.
+    under_way: u64,
+    /// Not yet asked for, of those that were there when the consumer was made.
+    left: u64,
     empty_ends: u32,
+}
+
+impl Requests {
+    /// The size of the next request, as long as one fits and there is something to ask for.
+    fn next(&mut self) -> Option<u64> {
+        if self.left == 0 || self.under_way > PULL * (PULLS_UNDER_WAY - 1) {
+            return None;
+        }
+        let batch = self.left.min(PULL);
+        self.left -= batch;
+        self.under_way += batch;
+        Some(batch)
+    }
+
+    fn delivered(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.empty_ends = 0;
+    }
+
+    /// A request has ended: with its last event, which a server says of a request with a size limit too, or before it,
+    /// at that limit mostly. What it did not bring is asked for again. False where that cannot go on.
+    fn ended(&mut self, unserved: u64) -> bool {
+        self.empty_ends += 1;
+        if self.empty_ends > MOST_EMPTY_ENDS || unserved > self.under_way {
+            return false;
+        }
+        self.under_way -= unserved;
+        self.left += unserved;
+        true
+    }
 }
 
 /// Where a message stands, as its reply subject says.
@@ -113,10 +149,8 @@ impl LogConsumer {
             pull_subject,
             inbox,
             answers,
-            under_way: 0,
-            left: created.num_pending,
+            requests: Requests { under_way: 0, left: created.num_pending, empty_ends: 0 },
             last_place: 0,
-            empty_ends: 0,
         })
     }
 
@@ -126,7 +160,7 @@ impl LogConsumer {
         let mut page = Vec::new();
         while (page.len() as u64) < PULL {
             self.ask().await?;
-            if self.under_way == 0 {
+            if self.requests.under_way == 0 {
                 break;
             }
             let message = self.answers.next().await.map_err(ConsumerEnd::Request)?;
@@ -138,8 +172,7 @@ impl LogConsumer {
                 return Err(ConsumerEnd::Gap { before: self.last_place, after: place.consumer_sequence });
             }
             self.last_place = place.consumer_sequence;
-            self.under_way -= 1;
-            self.empty_ends = 0;
+            self.requests.delivered();
             page.push(event_of(message, place));
         }
         Ok(if page.is_empty() { None } else { Some(page) })
@@ -147,31 +180,21 @@ impl LogConsumer {
 
     /// Keeps requests under way as long as there is something to ask for.
     async fn ask(&mut self) -> Result<(), ConsumerEnd> {
-        while self.left > 0 && self.under_way <= PULL * (PULLS_UNDER_WAY - 1) {
-            let batch = self.left.min(PULL);
+        while let Some(batch) = self.requests.next() {
             let limit = u64::try_from(self.connection.request_timeout().as_nanos()).unwrap_or(u64::MAX);
             let request = json!({ "batch": batch, "max_bytes": MAX_BATCH_BYTES, "expires": limit });
             let request = Bytes::from(request.to_string());
             let sent = self.connection.send(&self.pull_subject, self.inbox.clone(), request).await;
             sent.map_err(ConsumerEnd::Request)?;
-            self.left -= batch;
-            self.under_way += batch;
         }
         Ok(())
     }
 
-    /// A request has ended before its last event: at its size limit, mostly. What it did not bring is asked for again.
     fn request_ended(&mut self, message: &Message) -> Result<(), ConsumerEnd> {
         let Some(status) = message.status.map(|status| status.as_u16()) else { return Err(ConsumerEnd::Malformed) };
         let unserved = message.headers.as_ref().and_then(|headers| headers.get_last("Nats-Pending-Messages"));
-        let unserved: Option<u64> = unserved.and_then(|value| value.as_str().parse().ok());
-        self.empty_ends += 1;
-        match unserved {
-            Some(unserved) if self.empty_ends <= MOST_EMPTY_ENDS && (1..=self.under_way).contains(&unserved) => {
-                self.under_way -= unserved;
-                self.left += unserved;
-                Ok(())
-            }
+        match unserved.and_then(|value| value.as_str().parse().ok()) {
+            Some(unserved) if self.requests.ended(unserved) => Ok(()),
             Some(_) | None => Err(ConsumerEnd::Ended { status }),
         }
     }
@@ -192,7 +215,7 @@ fn event_of(message: Message, place: Place) -> EventWithId {
         event: StoredEvent {
             stream_sequence: place.stream_sequence,
             stored_at: place.stored_at,
-            subject: message.subject.to_string(),
+            subject: message.subject.as_str().to_owned(),
             payload: message.payload,
         },
     }
@@ -202,12 +225,18 @@ fn event_of(message: Message, place: Place) -> EventWithId {
 /// may put a domain and an account in front of the stream.
 fn place_of(message: &Message) -> Option<Place> {
     let rest = message.reply.as_ref()?.as_str().strip_prefix(ACK_PREFIX)?;
-    let tokens = rest.split('.').count();
-    let mut tokens = rest.split('.').skip(if tokens >= 9 { 5 } else { 3 });
-    let stream_sequence = tokens.next()?.parse().ok()?;
-    let consumer_sequence = tokens.next()?.parse().ok()?;
-    let stored_at = DateTime::from_timestamp_nanos(tokens.next()?.parse().ok()?);
-    Some(Place { stream_sequence, consumer_sequence, stored_at })
+    let mut tokens = [""; 9];
+    let mut number = 0;
+    for (place, token) in tokens.iter_mut().zip(rest.split('.')) {
+        *place = token;
+        number += 1;
+    }
+    let first = if number == tokens.len() { 5 } else { 3 };
+    Some(Place {
+        stream_sequence: tokens[first].parse().ok()?,
+        consumer_sequence: tokens[first + 1].parse().ok()?,
+        stored_at: DateTime::from_timestamp_nanos(tokens[first + 2].parse().ok()?),
+    })
 }
 
 #[cfg(test)]
@@ -249,6 +278,23 @@ mod tests {
         for reply in [None, Some("_INBOX.x"), Some("$JS.ACK.a.b"), Some("$JS.ACK.s.c.1.x.7.1.0")] {
             assert_eq!(place_of(&message(reply, None, &[])), None, "{reply:?}");
         }
+    }
+
+    #[test]
+    fn a_request_that_ends_early_is_made_up_for_and_one_that_is_complete_is_gone_on_with() {
+        let mut requests = Requests { under_way: 0, left: PULL + 10, empty_ends: 0 };
+        assert_eq!((requests.next(), requests.next(), requests.next()), (Some(PULL), Some(10), None));
+        for _ in 0..PULL {
+            requests.delivered();
+        }
+        assert!(requests.ended(0), "complete");
+        for _ in 0..4 {
+            requests.delivered();
+        }
+        assert!(requests.ended(6), "cut off");
+        assert_eq!((requests.next(), requests.under_way, requests.left), (Some(6), 6, 0));
+        assert!(!requests.ended(7), "more than was asked for");
+        assert!((0..=MOST_EMPTY_ENDS).any(|_| !requests.ended(0)), "for ever nothing");
     }
 
     #[test]

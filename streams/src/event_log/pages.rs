@@ -148,6 +148,11 @@ impl EventPages {
         page
     }
 
+    /// Whether a consumer does the reading at this moment.
+    pub fn reads_by_consumer(&self) -> bool {
+        matches!(self.consumer, ByConsumer::Reading(_))
+    }
+
     /// All that is left, in memory: for subjects with few events.
     pub async fn collect(mut self) -> Result<Vec<StoredEvent>, ReadError> {
         let mut events = Vec::new();
