@@ -34,7 +34,8 @@ fn stored_by(source: &str, writer: u128, stream_sequence: u64, event: impl Into<
 }
 
 fn epoch(number: u128) -> StoredEvent {
-    let event = EpochStarted { stream: EVENT_STREAM.to_owned(), epoch: incarnation(number), continues: None, reason: None };
+    let event =
+        EpochStarted { stream: EVENT_STREAM.to_owned(), epoch: incarnation(number), continues: None, reason: None };
     stored_by("/operators/ada", 1, 1, event)
 }
 
