@@ -51,9 +51,9 @@ async fn after_a_restore_a_new_epoch_lets_everybody_go_on() {
 
     // Nothing shows a restore yet.
     let begin = ["log", "begin-epoch", "--reason", "the disk of nats-1 was replaced", "--output", "json"];
-    let refused = finished(demonctl(&world, &begin)).await;
-    assert_eq!(refused.status.code(), Some(1), "{}", both_outputs(&refused));
-    assert!(both_outputs(&refused).contains("nothing shows that the log was restored"), "{}", both_outputs(&refused));
+    let too_early = finished(demonctl(&world, &begin)).await;
+    assert_eq!(too_early.status.code(), Some(1), "{}", both_outputs(&too_early));
+    assert!(both_outputs(&too_early).contains("nothing shows that the log was restored"), "{}", both_outputs(&too_early));
 
     world.server.kill().await;
     let (store, backup) = (world.server.store(), world.directory().join("backup"));
@@ -91,9 +91,9 @@ async fn after_a_restore_a_new_epoch_lets_everybody_go_on() {
     let planned = json_of(&succeeded(demonctl(&world, &[&begin[..], &["--dry-run"]].concat())).await);
     assert_eq!((&planned["epoch"], &planned["dry_run"]), (&Value::Null, &json!(true)), "{planned}");
     assert_eq!(planned["channels"][0]["channel"], "latest", "{planned}");
-    let begun = json_of(&succeeded(demonctl(&world, &begin)).await);
-    assert!(begun["known_up_to"].as_u64() >= Some(lost_end), "{begun}");
-    assert!(begun["continues"]["stream_sequence"].as_u64() < Some(lost_end), "{begun}");
+    let epoch = json_of(&succeeded(demonctl(&world, &begin)).await);
+    assert!(epoch["known_up_to"].as_u64() >= Some(lost_end), "{epoch}");
+    assert!(epoch["continues"]["stream_sequence"].as_u64() < Some(lost_end), "{epoch}");
     agent
         .process
         .log_line("the new epoch", PATIENCE, |line| line.contains("the log was restored: it is read anew"))
