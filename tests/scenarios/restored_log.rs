@@ -116,7 +116,7 @@ async fn after_a_restore_a_new_epoch_lets_everybody_go_on() {
     .await;
     let verified = json_of(&finished(demonctl(&world, &["events", "verify", "--output", "json"])).await);
     assert_eq!(verified["clean"], true, "{verified}");
-    assert_eq!(verified["restores"][0]["epoch"], begun["epoch"], "{verified}");
+    assert_eq!(verified["restores"][0]["epoch"], epoch["epoch"], "{verified}");
     assert!(verified["restores"][0]["events_lost"].as_u64() >= Some(38), "{verified}");
 
     let again = finished(demonctl(&world, &begin)).await;
