@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use shared::daemon::stop_signal;
+use shared::daemon::{ErrorChain, stop_signal};
 
 use publisher::progress::Silent;
-use publisher::publish_cycle::{Novelty, publish as publish_content};
+use publisher::publish_cycle::{Novelty, PublishError, publish as publish_content};
 use streams::event_log::EventLog;
 use streams::release_store::ReleaseStore;
 
@@ -87,8 +87,15 @@ async fn publish(stack: &LocalStack, contracts: PathBuf) -> anyhow::Result<Strin
     let (content, request) = read_contracts(contracts).await?;
     let connection = stack.connect_publisher().await?;
     let (log, bucket) = (EventLog::new(connection.clone()), ReleaseStore::new(connection.clone()));
-    let report = publish_content(&log, &bucket, &mut stack.publisher()?, &content, &request, &Silent::shared()).await?;
+    let report = publish_content(&log, &bucket, &mut stack.publisher()?, &content, &request, &Silent::shared()).await;
     connection.drain().await;
+    let report = match report {
+        // What was decided about them earlier stands, and is no reason not to show the stack.
+        Err(decided @ (PublishError::Withdrawn { .. } | PublishError::Frozen(_) | PublishError::Defects { .. })) => {
+            return Ok(format!("nothing is published: {}", ErrorChain(&decided)));
+        }
+        report => report?,
+    };
     let tag = &report.release.published.tag;
     Ok(match report.novelty {
         Novelty::Unchanged | Novelty::AlreadyAnnounced => format!("contracts are unchanged since {tag}"),

@@ -53,7 +53,11 @@ async fn after_a_restore_a_new_epoch_lets_everybody_go_on() {
     let begin = ["log", "begin-epoch", "--reason", "the disk of nats-1 was replaced", "--output", "json"];
     let too_early = finished(demonctl(&world, &begin)).await;
     assert_eq!(too_early.status.code(), Some(1), "{}", both_outputs(&too_early));
-    assert!(both_outputs(&too_early).contains("nothing shows that the log was restored"), "{}", both_outputs(&too_early));
+    assert!(
+        both_outputs(&too_early).contains("nothing shows that the log was restored"),
+        "{}",
+        both_outputs(&too_early)
+    );
 
     world.server.kill().await;
     let (store, backup) = (world.server.store(), world.directory().join("backup"));

@@ -105,9 +105,20 @@ async fn data_port_and_passwords_are_kept_also_after_a_kill() {
     let status = second.process.ended(PATIENCE).await;
     assert!(status.success(), "{status}");
     all_gone(&second.recorded).await;
-    let third = started("third", &directory, &data).await;
+    let mut third = started("third", &directory, &data).await;
     assert_eq!(first.url, third.url);
     both_nodes_run_something(&third.url).await;
+
+    // What was decided about the contracts is no reason not to come up.
+    let nodes = demonctl(&third.url, &["fleet", "status"]).await;
+    let tag = nodes[0]["tag"].as_str().expect("it runs one");
+    demonctl(&third.url, &["release", "withdraw", tag, "--reason", "a drill", "--yes", "--actor", "tests"]).await;
+    third.process.signal(Signal::TERM);
+    third.process.ended(PATIENCE).await;
+    all_gone(&third.recorded).await;
+    let fourth = started("fourth", &directory, &data).await;
+    let log = fourth.process.log();
+    assert!(log.contains("nothing is published: content ") && log.contains("a drill"), "{log}");
 }
 
 #[tokio::test]
