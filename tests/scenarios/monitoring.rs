@@ -5,6 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use acceptance::http_request::get;
+use acceptance::operations::publish_contracts;
+use acceptance::sample_trees::contracts;
+use acceptance::waiting::{PATIENCE, eventually};
 use acceptance::world::World;
 use serde_json::Value;
 
@@ -111,7 +114,16 @@ fn the_dashboard_can_be_posted_as_it_is() {
 async fn every_series_that_rules_and_dashboard_name_is_in_a_live_scrape() {
     let world = World::start(&["n1"]).await;
     let mut agent = world.start_agent("n1");
-    let page = get(agent.http_address().await, "/metrics", &[]).await;
+    // The age is that of a release.
+    publish_contracts(&world, &contracts(world.directory()), "v1").await;
+    agent.switched_to("v1").await;
+    let address = agent.http_address().await;
+    let page = eventually("the age of what runs", PATIENCE, async || {
+        let page = get(address, "/metrics", &[]).await;
+        let shown = page.body.lines().any(|line| line.starts_with("demon_bundle_age_hours"));
+        if shown { Ok(page) } else { Err(page.body) }
+    })
+    .await;
     let series: Vec<&str> = page.body.lines().filter(|line| !line.starts_with('#')).collect();
     let mut checked = 0;
     for expression in expressions() {
