@@ -166,7 +166,13 @@ async fn poll(connection: &mut BufReader<TcpStream>, place: &Path, round: u64) -
     connection.write_all(REQUEST).await?;
     connection.flush().await?;
     let (mut line, mut length) = (String::new(), 0);
-    while connection.read_line(&mut line).await? > 2 {
+    loop {
+        let read = connection.read_line(&mut line).await?;
+        // Otherwise an end would count as an empty answer, and be kept on a disk that is being cleared up.
+        ensure!(read > 0, "the long polling server has ended");
+        if read <= 2 {
+            break;
+        }
         if let Some(value) = line.strip_prefix("Content-Length:") {
             length = value.trim().parse().context("an answer without length")?;
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use shared::digest::Sha256Digest;
 use shared::limits::ReleaseLimits;
@@ -48,7 +48,20 @@ impl World {
     }
 
     fn switch(&self, release: &VerifiedRelease) {
-        activate(&self.cache, &self.cache.try_lock().unwrap().unwrap(), release).unwrap();
+        activate(&self.cache, &self.lock(), release).unwrap();
+    }
+
+    /// Waits a moment where it must: a program that another test starts has a copy of every open file, locks included,
+    /// until it has begun.
+    fn lock(&self) -> CacheLock {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.cache.try_lock().unwrap() {
+                Some(lock) => return lock,
+                None if Instant::now() < deadline => thread::yield_now(),
+                None => panic!("the cache stays locked"),
+            }
+        }
     }
 
     /// Switches so often while the readers read; returns how many releases they read.
@@ -65,13 +78,24 @@ impl World {
                 })
             };
             let readers: Vec<_> = readers.iter().map(hammer).collect();
+            // Also where a switch panics: the readers are waited for.
+            let stop_readers = StopReaders(&self.stop);
             (0..switches).for_each(&mut switch);
-            self.stop.store(true, Ordering::Release);
+            drop(stop_readers);
             for reader in readers {
                 reader.join().unwrap().unwrap();
             }
         });
         self.reads.load(Ordering::Acquire)
+    }
+}
+
+/// Ends the readers when it goes.
+struct StopReaders<'a>(&'a AtomicBool);
+
+impl Drop for StopReaders<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -113,7 +137,7 @@ fn switch_and_collect(switches: usize) {
         let release = world.store(&format!("v{number}"));
         world.switch(&release);
         let later = SystemTime::now() + QUIET_TIME + Duration::from_mins(1);
-        collect(&world.cache, &world.cache.try_lock().unwrap().unwrap(), &[], 1, later).unwrap();
+        collect(&world.cache, &world.lock(), &[], 1, later).unwrap();
     });
     assert!(reads > 0, "nobody read");
     let left = stored_releases(&world.cache).unwrap().len();
