@@ -199,14 +199,7 @@ fn build_in(
     // What we write, we can read.
     Release::parse(&release_json, limits).map_err(BuildError::Release)?;
 
-    progress.begin(Stage::Pack, Some(release.total_bytes()));
-    let unusable = |source| BuildError::Spool { directory: spool.to_owned(), source };
-    let file = tempfile::tempfile_in(spool).map_err(unusable)?;
-    let output = HashingWriter::new(BufWriter::new(file));
-    let open = |file: &ReleaseFile| tree.open(&file.path).map(|content| Counted { content, progress });
-    let (output, sha256, size) = write_archive(&release, open, output).map_err(BuildError::Archive)?.finish();
-    let archive = output.into_inner().map_err(|error| unusable(error.into_error()))?;
-
+    let PackedArchive { file: archive, sha256, size } = pack_archive(&release, &tree, spool, progress)?;
     Ok(BuiltRelease {
         archive_reference: ObjectReference { name: archive_object(&facts.bundle, &facts.tag), size, sha256 },
         release_reference: ObjectReference {
@@ -219,6 +212,33 @@ fn build_in(
         release_json,
         archive,
     })
+}
+
+/// An archive in a temporary file without a name, written to its end.
+pub(crate) struct PackedArchive {
+    /// The file, at the archive's end.
+    pub(crate) file: File,
+    /// The archive's digest.
+    pub(crate) sha256: Sha256Digest,
+    /// Its size in bytes.
+    pub(crate) size: u64,
+}
+
+/// Packs the files of a release. Blocks. Every byte is compared with the release's digests on the way.
+pub(crate) fn pack_archive(
+    release: &Release,
+    tree: &SourceTree,
+    spool: &Path,
+    progress: &dyn ProgressReporter,
+) -> Result<PackedArchive, BuildError> {
+    progress.begin(Stage::Pack, Some(release.total_bytes()));
+    let unusable = |source| BuildError::Spool { directory: spool.to_owned(), source };
+    let file = tempfile::tempfile_in(spool).map_err(unusable)?;
+    let output = HashingWriter::new(BufWriter::new(file));
+    let open = |file: &ReleaseFile| tree.open(&file.path).map(|content| Counted { content, progress });
+    let (output, sha256, size) = write_archive(release, open, output).map_err(BuildError::Archive)?.finish();
+    let file = output.into_inner().map_err(|error| unusable(error.into_error()))?;
+    Ok(PackedArchive { file, sha256, size })
 }
 
 struct Counted<'a> {

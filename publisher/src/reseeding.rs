@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Seek as _, SeekFrom};
+use std::io::{self, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use shared::archive::{WriteArchiveError, write_archive};
-use shared::digest::{HashingWriter, Sha256Digest};
+use shared::digest::Sha256Digest;
 use shared::event::{ObjectReference, Published};
 use shared::limits::ReleaseLimits;
 use shared::release::{Release, ReleaseError, ReleaseFile};
@@ -18,6 +17,7 @@ use streams::release_store::{FetchError, PutError, ReleaseStore, StoreReadError,
 use thiserror::Error;
 use tokio::task::{JoinError, spawn_blocking};
 
+use crate::build::{BuildError, pack_archive};
 use crate::progress::{Progress, ProgressReporter, Silent, Stage, Transfer};
 use crate::source::SourceError;
 use crate::source::directory::read_directory;
@@ -61,8 +61,8 @@ pub enum ReseedError {
     #[error("the archive's temporary file cannot be used")]
     Spool(#[source] io::Error),
     /// The archive could not be written.
-    #[error("the archive cannot be written")]
-    Archive(#[source] WriteArchiveError),
+    #[error(transparent)]
+    Pack(BuildError),
     /// The bucket cannot be read.
     #[error("the release bucket cannot be read")]
     Read(#[source] FetchError),
@@ -216,16 +216,9 @@ fn pack(
     let release_json = release.to_json().map_err(no_release)?;
     same_bytes(&announced.release, Sha256Digest::of(&release_json))?;
 
-    progress.begin(Stage::Pack, Some(release.total_bytes()));
-    let file = tempfile::tempfile().map_err(ReseedError::Spool)?;
-    let output = HashingWriter::new(BufWriter::new(file));
-    let open = |file: &ReleaseFile| {
-        progress.advance(file.size);
-        tree.open(&file.path)
-    };
-    let (output, sha256, _) = write_archive(&release, open, output).map_err(ReseedError::Archive)?.finish();
-    let mut archive = output.into_inner().map_err(|error| ReseedError::Spool(error.into_error()))?;
-    same_bytes(&announced.archive, sha256)?;
+    let packed = pack_archive(&release, &tree, &std::env::temp_dir(), progress).map_err(ReseedError::Pack)?;
+    same_bytes(&announced.archive, packed.sha256)?;
+    let mut archive = packed.file;
     archive.seek(SeekFrom::Start(0)).map_err(ReseedError::Spool)?;
     Ok(Packed { release_json, archive })
 }

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::daemon::ErrorChain;
@@ -16,7 +15,8 @@ use subscriber::catalogue::Catalogue;
 use tokio::time::sleep;
 
 use crate::checkout::ReaderArguments;
-use crate::output::{OutputFormat, may_draw, note, print_rows};
+use crate::fetch_progress::FetchProgress;
+use crate::output::{OutputFormat, note, print_rows};
 
 /// Reads of an object before a replica that does not have it yet counts as damage.
 const ATTEMPTS: u32 = 3;
@@ -103,16 +103,17 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
         }
     };
     let store = ReleaseStore::new(connection.clone());
-    let bar = Bar::new(releases.iter().flat_map(objects).map(|object| object.size).sum());
+    let total_bytes = releases.iter().flat_map(objects).map(|object| object.size).sum();
+    let progress = FetchProgress::named("verifying", total_bytes);
     let mut rows = Vec::new();
     for release in &releases {
         for object in objects(release) {
-            let (condition, detail) = condition(&store, object, &bar).await;
+            let (condition, detail) = condition(&store, object, &progress).await;
             let (bundle, tag) = (release.bundle.clone(), release.tag.clone());
             rows.push(Row { bundle, tag, object: object.name.clone(), size: object.size, condition, detail });
         }
     }
-    drop(bar);
+    drop(progress);
     connection.drain().await;
     print_rows(arguments.output, &["bundle", "tag", "object", "size", "condition", "detail"], &rows, cells)?;
     let damaged = rows.iter().filter(|row| row.condition != Condition::Intact).count();
@@ -167,30 +168,6 @@ fn cells(row: &Row) -> Vec<String> {
         row.condition.as_str().to_owned(),
         row.detail.clone().unwrap_or_else(|| "-".to_owned()),
     ]
-}
-
-/// Draws on a terminal only; what it drew disappears with it.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new(total: u64) -> Self {
-        let target = if may_draw() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let style = ProgressStyle::with_template("verifying [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec}");
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        Self(ProgressBar::with_draw_target(Some(total), target).with_style(style))
-    }
-}
-
-impl TransferProgress for Bar {
-    fn advanced(&self, bytes: u64) {
-        self.0.inc(bytes);
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
 }
 
 #[cfg(test)]
