@@ -4,6 +4,8 @@ pub(crate) mod fetch;
 pub(crate) mod fleet;
 pub(crate) mod fleet_status;
 pub(crate) mod flip;
+pub(crate) mod growth;
+mod growth_of_releases;
 pub(crate) mod idle;
 pub(crate) mod one;
 pub(crate) mod put;

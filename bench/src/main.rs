@@ -64,6 +64,8 @@ enum Case {
     Fetch(cases::fetch::FetchArguments),
     /// An agent that has nothing to do: memory, messages, start.
     Idle(cases::idle::IdleArguments),
+    /// What ten times the nodes, bytes, files, releases or events cost: never worse than linear.
+    Growth(cases::growth::GrowthArguments),
     /// Hidden: a node agent, entered as `demon-runtime` enters it.
     #[command(hide = true)]
     Agent(Box<subscriber::AgentArguments>),
@@ -137,6 +139,7 @@ fn run(case: Case) -> anyhow::Result<()> {
             Case::Put(arguments) => (cases::put::run(&arguments).await?, arguments.common.output),
             Case::Fetch(arguments) => (cases::fetch::run(&arguments).await?, arguments.common.output),
             Case::Idle(arguments) => (cases::idle::run(&arguments).await?, arguments.common.output),
+            Case::Growth(arguments) => (cases::growth::run(&arguments).await?, arguments.common.output),
             Case::Agent(_) | Case::Supervise(_) => return Ok(()),
         };
         match output {

@@ -65,11 +65,11 @@ struct Fact {
 }
 
 impl Limit {
-    pub(crate) fn at_least(must: f64, aim: f64) -> Self {
+    pub(crate) const fn at_least(must: f64, aim: f64) -> Self {
         Self { side: Side::AtLeast, must, aim }
     }
 
-    pub(crate) fn at_most(must: f64, aim: f64) -> Self {
+    pub(crate) const fn at_most(must: f64, aim: f64) -> Self {
         Self { side: Side::AtMost, must, aim }
     }
 
@@ -173,10 +173,21 @@ fn number(value: f64) -> String {
         return format!("{value:.1}");
     }
     let digits = format!("{value:.0}");
-    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |digits| ("-", digits));
-    let grouped: Vec<&str> =
+    match digits.strip_prefix('-') {
+        Some(digits) => format!("-{}", in_groups(digits)),
+        None => in_groups(&digits),
+    }
+}
+
+/// `10,000`.
+pub(crate) fn grouped(count: u64) -> String {
+    in_groups(&count.to_string())
+}
+
+fn in_groups(digits: &str) -> String {
+    let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().map(|part| std::str::from_utf8(part).unwrap_or_default()).collect();
-    format!("{sign}{}", grouped.join(","))
+    groups.join(",")
 }
 
 fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {

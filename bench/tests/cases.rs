@@ -122,6 +122,16 @@ fn an_object_is_put_and_a_release_fetched() {
     assert_eq!(fact(&fetched, "bytes of the tree"), 20_000);
 }
 
+#[test]
+fn growth_is_measured_size_by_size() {
+    let files = report(&["growth", "--of", "files", "--sizes", "2,20"]);
+    is_whole(&files, "growth");
+    assert_eq!(row(&files, "20 files: fetch, verify, unpack, switch").0, 1);
+    let releases = report(&["growth", "--of", "releases", "--sizes", "1,3"]);
+    is_whole(&releases, "growth");
+    assert_eq!(releases["ratios"].as_array().unwrap().len(), 3, "{releases}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_idle_agent_is_alive() {
@@ -134,7 +144,7 @@ fn an_idle_agent_is_alive() {
 fn the_help_names_every_case_and_the_hidden_commands_stay_hidden() {
     let output = Command::new(env!("CARGO_BIN_EXE_bench")).arg("--help").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    for case in ["replay", "fleet-status", "one", "fleet", "flip", "reconnect", "put", "fetch", "idle"] {
+    for case in ["replay", "fleet-status", "one", "fleet", "flip", "reconnect", "put", "fetch", "idle", "growth"] {
         assert!(text.contains(&format!("  {case} ")), "{case}: {text}");
     }
     assert!(!text.contains("supervise"), "{text}");
