@@ -106,10 +106,17 @@ pub struct FleetHistory {
 impl FleetHistory {
     /// Applies the next message. One at or below the last applied sequence changes nothing.
     pub fn apply(&mut self, message: StoredMessage<'_>) {
+        if message.stream_sequence > self.last_sequence {
+            self.apply_read(message, read(message.subject, message.payload));
+        }
+    }
+
+    /// The same for a message that was [read](read()) already; its payload is not looked at again.
+    pub fn apply_read(&mut self, message: StoredMessage<'_>, read: Result<EventEnvelope, String>) {
         if message.stream_sequence <= self.last_sequence {
             return;
         }
-        match read(message.subject, message.payload) {
+        match read {
             Ok(envelope) => self.apply_event(envelope, message.stream_sequence, message.stored_at),
             Err(reason) => self.refuse(message, reason),
         }

@@ -14,7 +14,7 @@ use shared::fleet_history::{FleetHistory, StoredMessage};
 use shared::identifiers::{Incarnation, Tag};
 use shared::subjects::{EVENT_SUBJECTS, NODE_TABLE};
 use streams::event_log::EventLog;
-use subscriber::node_report::{ActiveReport, NodeReport};
+use subscriber::node_report::{ActiveReport, LoggedReport, NodeReport};
 use tokio::process::Command;
 
 use crate::CommonArguments;
@@ -151,6 +151,7 @@ async fn fill_table(client: &async_nats::Client, history: &FleetHistory, newest:
             previous: None,
             desired: Some(newest.clone()),
             last_sequence: state.stream_sequence,
+            logged: Some(LoggedReport { up_to_sequence: history.last_sequence, last_sequence: state.stream_sequence }),
             waiting_events: 0,
             incarnation: incarnation()?,
             version: env!("CARGO_PKG_VERSION").to_owned(),

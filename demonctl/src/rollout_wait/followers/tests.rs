@@ -106,6 +106,7 @@ fn entry(node: &str, channel: Option<&str>, active: Option<&str>, stored: u64) -
         previous: None,
         desired: None,
         last_sequence: 0,
+        logged: None,
         waiting_events: 0,
         incarnation: Incarnation::from_uuid(Uuid::from_u128(1)),
         version: "0".to_owned(),
