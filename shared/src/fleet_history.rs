@@ -350,5 +350,29 @@ mod tests {
             let applied = messages.iter().filter(|(subject, payload)| read(subject, payload).is_ok()).count();
             prop_assert_eq!(applied + history.oddities.len(), messages.len());
         }
+
+        /// What reading the last switches and what came later rests on.
+        #[test]
+        fn a_switch_leaves_behind_all_that_was_said_of_its_node(
+            messages in proptest::collection::vec(any_message(), 0..40),
+        ) {
+            let whole = fold(&messages);
+            let last_switch = |node: &NodeName| {
+                messages.iter().rposition(|(subject, payload)| {
+                    read(subject, payload).is_ok_and(|envelope| {
+                        matches!(envelope.event, BundleEvent::Loaded(_)) && envelope.source == Source::Node(node.clone())
+                    })
+                })
+            };
+            for (key, state) in &whole.nodes {
+                let mut rest = FleetHistory::default();
+                let from = last_switch(&key.0).unwrap_or(0);
+                for (number, (subject, payload)) in messages.iter().enumerate().skip(from) {
+                    let stream_sequence = number as u64 + 1;
+                    rest.apply(StoredMessage { stream_sequence, stored_at: DateTime::UNIX_EPOCH, subject, payload });
+                }
+                prop_assert_eq!(rest.nodes.get(key), Some(state));
+            }
+        }
     }
 }

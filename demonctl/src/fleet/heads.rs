@@ -164,3 +164,51 @@ fn read(events: Vec<StoredEvent>) -> anyhow::Result<Vec<ReadEvent>> {
 async fn joined<T>(task: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
     task.await.context("reading the fleet ended early")?
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(up_to_sequence: u64, last_sequence: u64) -> Entry {
+        let report = json!({
+            "node": "n1", "bundle": "contracts", "last_sequence": last_sequence, "waiting_events": 0,
+            "logged": { "up_to_sequence": up_to_sequence, "last_sequence": last_sequence },
+            "incarnation": "0193b1c27e1f4a558c110242ac120002", "version": "0", "started_at": "2025-09-21T06:00:00Z"
+        });
+        Entry { report: serde_json::from_value(report).unwrap() }
+    }
+
+    #[test]
+    fn an_entry_is_believed_where_it_can_be_right() {
+        assert_eq!(unknown_from(Some(7), Some(&entry(20, 7)), 30), 21, "the switch was its last event");
+        assert_eq!(unknown_from(Some(7), Some(&entry(20, 9)), 30), 8, "something came after the switch");
+        assert_eq!(unknown_from(Some(25), Some(&entry(20, 7)), 30), 26, "it switched since");
+        assert_eq!(unknown_from(Some(7), Some(&entry(31, 7)), 30), 8, "the log is not that long");
+        assert_eq!(unknown_from(Some(7), Some(&entry(6, 7)), 30), 8, "it read no further than its switch");
+        assert_eq!(unknown_from(Some(7), None, 30), 8, "silent");
+        assert_eq!(unknown_from(None, Some(&entry(20, 0)), 30), 21, "it never reported");
+        assert_eq!(unknown_from(None, Some(&entry(20, 4)), 30), 1, "it never switched");
+        assert_eq!(unknown_from(None, None, 30), 1);
+    }
+
+    #[test]
+    fn a_last_switch_that_is_no_event_is_none() {
+        let garbage = |subject: &str, stream_sequence| {
+            let payload = b"no event".as_slice().into();
+            let event =
+                StoredEvent { stream_sequence, stored_at: DateTime::UNIX_EPOCH, subject: subject.to_owned(), payload };
+            ReadEvent::from(event)
+        };
+        let events = [
+            garbage("bundle.loaded.contracts.node.n1", 4),
+            garbage("bundle.staged.contracts.node.n2", 5),
+            garbage("bundle.loaded.contracts.channel.n3", 6),
+            garbage("else", 7),
+        ];
+        let switches: Vec<_> = switches_of(&events).into_iter().map(|((node, _), at)| (node.to_string(), at)).collect();
+        assert_eq!(switches, [("n1".to_owned(), None)]);
+    }
+}
