@@ -251,8 +251,12 @@ fn is_same_switch(one: &Loaded, other: &Loaded) -> bool {
 
 /// Reads a stored message as an event that belongs under its subject, or says in words why it is none.
 pub fn read(subject: &str, payload: &[u8]) -> Result<EventEnvelope, String> {
+    let envelope = EventEnvelope::parse(payload);
+    if envelope.as_ref().is_ok_and(|envelope| envelope.is_nodes_own_under(subject)) {
+        return envelope.map_err(|error| error.to_string());
+    }
     let parsed: EventSubject = subject.parse().map_err(|error| format!("{error}"))?;
-    let envelope = EventEnvelope::parse(payload).map_err(|error| {
+    let envelope = envelope.map_err(|error| {
         let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
         format!("{error}{cause}")
     })?;

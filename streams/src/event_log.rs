@@ -7,6 +7,7 @@ mod append;
 mod last_events;
 pub(crate) mod leader_read;
 mod pages;
+mod read_ahead;
 mod subject_names;
 
 use chrono::{DateTime, Utc};

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use shared::daemon::ErrorChain;
 use shared::subjects::EVENT_STREAM;
 
-use super::pages::Kept as _;
+use super::read_ahead::event_of;
 use super::{EventLog, ReadError};
 use crate::stored_event::StoredEvent;
 use crate::stream_consumer::{ConsumerEnd, StreamConsumer, Stretch};
@@ -52,7 +52,7 @@ impl LastEvents {
                         Err(error) => self.read_directly(&error).await?,
                     }
                 }
-                Reading::ByConsumer(consumer) => match consumer.next_page(StoredEvent::of_consumer).await {
+                Reading::ByConsumer(consumer) => match consumer.next_page(event_of).await {
                     Ok(Some(page)) => return Ok(Some(page)),
                     Ok(None) => {
                         let ended = std::mem::replace(&mut self.reading, Reading::Direct(VecDeque::new()));

@@ -1,16 +1,16 @@
 //! Reading the log in order: one batched Direct Get after the other, or, where much is to be read and a consumer may be
 //! made, through one of those.
 
-use async_nats::Message;
 use chrono::{DateTime, Utc};
 use shared::daemon::ErrorChain;
 use shared::subjects::EVENT_STREAM;
 
 use super::ReadError;
+use super::read_ahead::{Ids, ReadAhead};
 use crate::connection::Connection;
 use crate::direct_get::{self, DirectGetRequest, DirectMessage, MAX_BATCH, MAX_BATCH_BYTES};
 use crate::stored_event::StoredEvent;
-use crate::stream_consumer::{ConsumerEnd, Place, StreamConsumer, Stretch};
+use crate::stream_consumer::ConsumerEnd;
 
 /// Fewer events than this are read sooner than a consumer is made.
 const WORTH_A_CONSUMER: u64 = 4000;
@@ -36,7 +36,7 @@ enum ByConsumer {
     /// As soon as the first page is asked for.
     Wanted,
     /// Yes.
-    Reading(Box<StreamConsumer>),
+    Reading(ReadAhead),
 }
 
 /// A stored event with the id it was stored under.
@@ -46,50 +46,6 @@ pub struct EventWithId {
     pub event: StoredEvent,
     /// Its `Nats-Msg-Id`; `None` where it was stored without one.
     pub message_id: Option<String>,
-}
-
-/// What a reader keeps of a message of the log.
-pub(super) trait Kept: Sized {
-    fn of_consumer(message: Message, place: Place) -> Self;
-    fn of_direct_get(message: DirectMessage) -> Self;
-    fn stream_sequence(&self) -> u64;
-}
-
-impl Kept for StoredEvent {
-    fn of_consumer(message: Message, place: Place) -> Self {
-        Self {
-            stream_sequence: place.stream_sequence,
-            stored_at: place.stored_at,
-            subject: message.subject.as_str().to_owned(),
-            payload: message.payload,
-        }
-    }
-
-    fn of_direct_get(message: DirectMessage) -> Self {
-        Self::from(message)
-    }
-
-    fn stream_sequence(&self) -> u64 {
-        self.stream_sequence
-    }
-}
-
-impl Kept for EventWithId {
-    fn of_consumer(message: Message, place: Place) -> Self {
-        let message_id = message.headers.as_ref().and_then(|headers| headers.get_last("Nats-Msg-Id"));
-        Self {
-            message_id: message_id.map(|id| id.as_str().to_owned()),
-            event: StoredEvent::of_consumer(message, place),
-        }
-    }
-
-    fn of_direct_get(mut message: DirectMessage) -> Self {
-        Self { message_id: message.message_id.take(), event: StoredEvent::from(message) }
-    }
-
-    fn stream_sequence(&self) -> u64 {
-        self.event.stream_sequence
-    }
 }
 
 impl EventPages {
@@ -124,22 +80,21 @@ impl EventPages {
 
     /// The next page, never empty; `None` at the end. After an error the same page can be asked for again.
     pub async fn next_page(&mut self) -> Result<Option<Vec<StoredEvent>>, ReadError> {
-        self.page().await
+        let page = self.page(Ids::Left).await?;
+        Ok(page.map(|events| events.into_iter().map(|with_id| with_id.event).collect()))
     }
 
     /// The same with the ids that the events were stored under.
     pub async fn next_page_with_ids(&mut self) -> Result<Option<Vec<EventWithId>>, ReadError> {
-        self.page().await
+        self.page(Ids::Kept).await
     }
 
-    async fn page<T: Kept>(&mut self) -> Result<Option<Vec<T>>, ReadError> {
+    async fn page(&mut self, ids: Ids) -> Result<Option<Vec<EventWithId>>, ReadError> {
         if self.finished || self.up_to.is_some_and(|up_to| self.next_sequence > up_to) {
-            if let ByConsumer::Reading(consumer) = std::mem::replace(&mut self.consumer, ByConsumer::No) {
-                consumer.end().await;
-            }
+            self.consumer = ByConsumer::No;
             return Ok(None);
         }
-        match self.page_by_consumer().await {
+        match self.page_by_consumer(ids).await {
             Ok(Some(page)) => return Ok(Some(self.up_to_the_end(page)).filter(|page| !page.is_empty())),
             Ok(None) => {}
             Err(error) => {
@@ -157,38 +112,43 @@ impl EventPages {
         };
         let batch = direct_get::batch(&self.connection, EVENT_STREAM, &request).await?;
         let more = batch.more && !batch.messages.is_empty();
-        let page = self.up_to_the_end(batch.messages.into_iter().map(T::of_direct_get).collect());
+        let with_id = |mut message: DirectMessage| {
+            let message_id = message.message_id.take();
+            EventWithId { event: StoredEvent::from(message), message_id }
+        };
+        let page = self.up_to_the_end(batch.messages.into_iter().map(with_id).collect());
         self.finished = !more;
         Ok(if page.is_empty() { None } else { Some(page) })
     }
 
     /// The next page through a consumer, where one does the reading and has something left.
-    async fn page_by_consumer<T: Kept>(&mut self) -> Result<Option<Vec<T>>, ConsumerEnd> {
-        // Taken out, so that a reading that is interrupted in the middle of a page is not gone on with.
-        let mut consumer = match std::mem::replace(&mut self.consumer, ByConsumer::No) {
+    async fn page_by_consumer(&mut self, ids: Ids) -> Result<Option<Vec<EventWithId>>, ConsumerEnd> {
+        let ahead = match &mut self.consumer {
             ByConsumer::No => return Ok(None),
-            ByConsumer::Wanted => {
-                let (filters, stretch) = ([self.filter.clone()], Stretch::From(self.next_sequence));
-                Box::new(StreamConsumer::start(&self.connection, EVENT_STREAM, &filters, stretch).await?)
+            ByConsumer::Reading(ahead) if ahead.suits(ids) => ahead,
+            ByConsumer::Wanted | ByConsumer::Reading(_) => {
+                let ahead = ReadAhead::start(&self.connection, &self.filter, self.next_sequence, ids);
+                self.consumer = ByConsumer::Reading(ahead);
+                return Box::pin(self.page_by_consumer(ids)).await;
             }
-            ByConsumer::Reading(consumer) => consumer,
         };
-        let Some(page) = consumer.next_page(T::of_consumer).await? else {
-            consumer.end().await;
-            return Ok(None);
-        };
-        self.consumer = ByConsumer::Reading(consumer);
-        Ok(Some(page))
+        let page = ahead.next_page().await?;
+        if page.is_none() {
+            self.consumer = ByConsumer::No;
+        }
+        Ok(page)
     }
 
     /// Notes how far a page goes, and cuts off what lies behind the end.
-    fn up_to_the_end<T: Kept>(&mut self, mut page: Vec<T>) -> Vec<T> {
+    fn up_to_the_end(&mut self, mut page: Vec<EventWithId>) -> Vec<EventWithId> {
         if let Some(last) = page.last() {
-            self.next_sequence = last.stream_sequence() + 1;
+            self.next_sequence = last.event.stream_sequence + 1;
             self.start_time = None;
         }
-        if let Some(up_to) = self.up_to {
-            page.retain(|kept| kept.stream_sequence() <= up_to);
+        if let Some(up_to) = self.up_to
+            && self.next_sequence > up_to + 1
+        {
+            page.retain(|with_id| with_id.event.stream_sequence <= up_to);
         }
         page
     }
