@@ -21,6 +21,8 @@ use crate::jetstream_api::{ApiError, api_request};
 /// Messages asked for in one request; two requests are under way, which stays below what a subscription can hold.
 const PULL: u64 = 2000;
 const PULLS_UNDER_WAY: u64 = 2;
+/// Messages in one page at most.
+const PAGE: usize = 2000;
 /// A consumer whose reader is gone disappears after this.
 const INACTIVE: Duration = Duration::from_secs(30);
 /// Ends of a request in a row without a message in between.
@@ -196,14 +198,14 @@ impl StreamConsumer {
         })
     }
 
-    /// The next messages, at most as many as one request asks for; `None` after the last of those that were there when the
+    /// The next page of messages; `None` after the last of those that were there when the
     /// consumer was made. Not cancel safe: begin anew after an interruption.
     pub(crate) async fn next_page<T>(
         &mut self,
         mut read: impl FnMut(Message, Place) -> T,
     ) -> Result<Option<Vec<T>>, ConsumerEnd> {
-        let mut page = Vec::new();
-        while (page.len() as u64) < PULL {
+        let mut page = Vec::with_capacity(PAGE);
+        while page.len() < PAGE {
             self.ask().await?;
             if self.requests.under_way == 0 {
                 break;
