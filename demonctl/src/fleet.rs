@@ -1,6 +1,8 @@
 //! `demonctl fleet`: what runs where, and which node is not where it should be.
 
+mod heads;
 mod node_rows;
+mod reading_plan;
 mod selection;
 mod status;
 mod view;

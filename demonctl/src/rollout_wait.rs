@@ -118,14 +118,14 @@ pub(crate) async fn wait_for_at_least(
     let mut look_at_table = Instant::now();
     let bar = may_draw().then(progress_bar);
     loop {
-        follower.read_on().await?;
+        follower.read_on(|events| followers.see_events(&goal, events)).await?;
         if Instant::now() >= look_at_table {
             let entries = table.list().await.context("the live nodes are not known")?;
             followers.see_entries(&goal, &entries);
             look_at_table = Instant::now() + TABLE_PAUSE;
         }
-        followers.see_events(&goal, follower.history(), follower.events(), Utc::now());
-        let outcome = followers.outcome(&goal, follower.history(), follower.events());
+        followers.see_history(&goal, follower.history(), Utc::now());
+        let outcome = followers.outcome(&goal, follower.history());
         if let Some(bar) = &bar {
             bar.set_length((outcome.followed.len() + outcome.stragglers.len()) as u64);
             bar.set_position(outcome.followed.len() as u64);
@@ -150,12 +150,12 @@ pub(crate) async fn standing(
 ) -> anyhow::Result<WaitOutcome> {
     let goal = Goal { bundle, channel, tag, tree_digest };
     let mut follower = HistoryFollower::start(connection).await?;
-    follower.read_on().await?;
-    let entries = NodeTable::new(connection.clone()).list().await.context("the live nodes are not known")?;
     let mut followers = Followers::default();
+    follower.read_on(|events| followers.see_events(&goal, events)).await?;
+    let entries = NodeTable::new(connection.clone()).list().await.context("the live nodes are not known")?;
     followers.see_entries(&goal, &entries);
-    followers.see_events(&goal, follower.history(), follower.events(), Utc::now());
-    Ok(followers.outcome(&goal, follower.history(), follower.events()))
+    followers.see_history(&goal, follower.history(), Utc::now());
+    Ok(followers.outcome(&goal, follower.history()))
 }
 
 fn progress_bar() -> ProgressBar {

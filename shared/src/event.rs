@@ -26,7 +26,7 @@ pub use self::release_events::{
     Trigger, Withdrawn,
 };
 use crate::event_type::EventType;
-use crate::identifiers::{BundleName, NodeName, Tag};
+use crate::identifiers::{BundleName, Tag};
 use crate::source::Source;
 use crate::subjects::{EventSubject, Scope};
 
@@ -129,6 +129,28 @@ impl BundleEvent {
         }
     }
 
+    /// Type and bundle of an event that only nodes write.
+    pub(crate) fn of_node(&self) -> Option<(EventType, &BundleName)> {
+        Some(match self {
+            Self::RefreshAttempt(data) => (EventType::RefreshAttempt, &data.bundle),
+            Self::Staged(data) => (EventType::Staged, &data.bundle),
+            Self::Loaded(data) => (EventType::Loaded, &data.bundle),
+            Self::VerificationFailed(data) => (EventType::VerificationFailed, &data.bundle),
+            Self::DownloadFailed(data) => (EventType::DownloadFailed, &data.bundle),
+            Self::FallbackActivated(data) => (EventType::FallbackActivated, &data.bundle),
+            Self::StaleDetected(data) => (EventType::StaleDetected, &data.bundle),
+            Self::UpdateDetected(data) => (EventType::UpdateDetected, &data.bundle),
+            Self::TamperDetected(data) => (EventType::TamperDetected, &data.bundle),
+            Self::Reverted(data) => (EventType::Reverted, &data.bundle),
+            Self::Published(_)
+            | Self::Promoted(_)
+            | Self::Withdrawn(_)
+            | Self::EpochStarted(_)
+            | Self::Checkpointed(_)
+            | Self::Unknown(_) => return None,
+        })
+    }
+
     /// What the envelope's `subject` says: the tag, or the stream of an event about the log itself.
     pub(crate) fn envelope_subject(&self) -> Option<&str> {
         if let Self::EpochStarted(EpochStarted { stream, .. }) | Self::Checkpointed(Checkpointed { stream, .. }) = self
@@ -141,9 +163,6 @@ impl BundleEvent {
     /// The one subject this event may be stored under when this source writes it; `None` where the source
     /// may not say such a thing, and for unknown events.
     pub fn stored_subject(&self, source: &Source) -> Option<EventSubject> {
-        let of_node = |bundle: &BundleName, node: &NodeName| {
-            EventSubject::new(self.event_type(), bundle.clone(), Scope::Node(node.clone()))
-        };
         match (self, source) {
             (Self::Published(data), Source::Publisher(_) | Source::Operator(_)) => {
                 Some(EventSubject::release_announcement(&data.bundle, &data.tag))
@@ -160,25 +179,10 @@ impl BundleEvent {
             (Self::Checkpointed(data), Source::Publisher(_) | Source::Operator(_)) => {
                 Some(EventSubject::checkpointed(&data.stream))
             }
-            (Self::RefreshAttempt(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::Staged(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::Loaded(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::VerificationFailed(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::DownloadFailed(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::FallbackActivated(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::StaleDetected(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::UpdateDetected(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::TamperDetected(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
-            (Self::Reverted(data), Source::Node(node)) => Some(of_node(&data.bundle, node)),
+            (event, Source::Node(node)) => event
+                .of_node()
+                .map(|(event_type, bundle)| EventSubject::new(event_type, bundle.clone(), Scope::Node(node.clone()))),
             (
-                Self::Published(_)
-                | Self::Promoted(_)
-                | Self::Withdrawn(_)
-                | Self::EpochStarted(_)
-                | Self::Checkpointed(_),
-                Source::Node(_),
-            )
-            | (
                 Self::RefreshAttempt(_)
                 | Self::Staged(_)
                 | Self::Loaded(_)
@@ -188,10 +192,10 @@ impl BundleEvent {
                 | Self::StaleDetected(_)
                 | Self::UpdateDetected(_)
                 | Self::TamperDetected(_)
-                | Self::Reverted(_),
+                | Self::Reverted(_)
+                | Self::Unknown(_),
                 Source::Publisher(_) | Source::Operator(_),
-            )
-            | (Self::Unknown(_), _) => None,
+            ) => None,
         }
     }
 }

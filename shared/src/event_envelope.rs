@@ -4,6 +4,7 @@
 //! The stored payload is self-contained: what is stored, exported and hashed are the same bytes.
 
 mod timestamp;
+mod written_form;
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -109,8 +110,9 @@ pub enum EnvelopeError {
     },
 }
 
+/// An envelope as it is written.
 #[derive(Serialize)]
-struct Wire {
+struct Written {
     specversion: String,
     id: String,
     source: String,
@@ -128,10 +130,10 @@ struct Wire {
     data: Value,
 }
 
-/// What is read first, borrowed from the payload; the data is read on its own once its type is known, so that it is never
-/// built twice.
+/// An envelope as anybody may have written it, borrowed from the payload; the data is read on its own once its type is
+/// known, so that it is never built twice.
 #[derive(Deserialize)]
-struct Head<'a> {
+struct Wire<'a> {
     #[serde(borrow)]
     specversion: Text<'a>,
     #[serde(borrow)]
@@ -145,7 +147,7 @@ struct Head<'a> {
     #[serde(borrow)]
     time: Text<'a>,
     #[serde(rename = "datacontenttype", borrow)]
-    _datacontenttype: Text<'a>,
+    datacontenttype: Text<'a>,
     #[serde(borrow)]
     dataschema: Text<'a>,
     #[serde(borrow)]
@@ -156,6 +158,43 @@ struct Head<'a> {
     prevhash: Option<Text<'a>>,
     #[serde(borrow)]
     data: &'a RawValue,
+}
+
+impl Wire<'_> {
+    fn head(&self) -> Head<'_> {
+        Head {
+            specversion: &self.specversion,
+            id: &self.id,
+            source: &self.source,
+            event_type: &self.event_type,
+            subject: self.subject.as_deref(),
+            time: &self.time,
+            _datacontenttype: &self.datacontenttype,
+            dataschema: &self.dataschema,
+            incarnation: &self.incarnation,
+            sequence: &self.sequence,
+            prevhash: self.prevhash.as_deref(),
+            data: self.data.get(),
+        }
+    }
+}
+
+/// The fields of an envelope as texts, not yet understood.
+#[derive(Debug, PartialEq, Eq)]
+struct Head<'a> {
+    specversion: &'a str,
+    id: &'a str,
+    source: &'a str,
+    event_type: &'a str,
+    subject: Option<&'a str>,
+    time: &'a str,
+    _datacontenttype: &'a str,
+    dataschema: &'a str,
+    incarnation: &'a str,
+    sequence: &'a str,
+    prevhash: Option<&'a str>,
+    /// JSON.
+    data: &'a str,
 }
 
 /// A text that is copied only where it is written with escapes, within an `Option` too.
@@ -181,7 +220,7 @@ impl EventEnvelope {
         }
         let data =
             self.event.data().map_err(|source| EnvelopeError::Data { event_type: event_type.clone(), source })?;
-        let wire = Wire {
+        let written = Written {
             specversion: "1.0".to_owned(),
             id: self.id.to_string(),
             source: self.source.to_string(),
@@ -195,7 +234,7 @@ impl EventEnvelope {
             prevhash: self.prevhash.map(|hash| hash.to_string()),
             data,
         };
-        let bytes = serde_json::to_vec(&wire).map_err(EnvelopeError::Json)?;
+        let bytes = serde_json::to_vec(&written).map_err(EnvelopeError::Json)?;
         if bytes.len() > MAX_EVENT_BYTES {
             return Err(EnvelopeError::TooLarge { size: bytes.len() });
         }
@@ -206,40 +245,50 @@ impl EventEnvelope {
     /// know, becomes [`BundleEvent::Unknown`].
     pub fn parse(payload: &[u8]) -> Result<Self, EnvelopeError> {
         // Checked as a whole, no text in it is checked again; where it is not one, the reader says where.
-        let wire: Result<Head<'_>, _> = match std::str::from_utf8(payload) {
+        let text = std::str::from_utf8(payload);
+        if let Some(envelope) = text.ok().and_then(written_form::read).and_then(|head| Self::from_head(&head).ok()) {
+            return Ok(envelope);
+        }
+        let wire: Result<Wire<'_>, _> = match text {
             Ok(text) => serde_json::from_str(text),
             Err(_) => serde_json::from_slice(payload),
         };
-        let wire = wire.map_err(EnvelopeError::Json)?;
-        if &*wire.specversion != "1.0" {
+        Self::from_head(&wire.map_err(EnvelopeError::Json)?.head())
+    }
+
+    fn from_head(head: &Head<'_>) -> Result<Self, EnvelopeError> {
+        if head.specversion != "1.0" {
             return Err(EnvelopeError::Field { field: "specversion", rule: "`1.0`" });
         }
-        let event_type = wire
+        let event_type = head
             .event_type
             .strip_prefix("bundle.")
             .and_then(EventType::from_token)
             .ok_or(EnvelopeError::Field { field: "type", rule: "`bundle.` and a lowercase name" })?;
-        let sequence = parse_sequence(&wire.sequence)?;
+        let sequence = parse_sequence(head.sequence)?;
         let time =
-            timestamp::parse(&wire.time).ok_or(EnvelopeError::Field { field: "time", rule: "an RFC 3339 time" })?;
+            timestamp::parse(head.time).ok_or(EnvelopeError::Field { field: "time", rule: "an RFC 3339 time" })?;
         let name = |field| move |source| EnvelopeError::Name { field, source };
-        let schema = wire.dataschema.strip_prefix(SCHEMA_PREFIX).and_then(|schema| schema.strip_suffix(".json"));
+        let schema = head.dataschema.strip_prefix(SCHEMA_PREFIX).and_then(|schema| schema.strip_suffix(".json"));
         let event = if schema.is_some_and(|schema| event_type.has_schema(schema)) {
-            BundleEvent::from_data(&event_type, wire.data.get())
+            BundleEvent::from_data(&event_type, head.data)
         } else {
-            BundleEvent::unknown_from_data(&event_type, wire.data.get())
+            BundleEvent::unknown_from_data(&event_type, head.data)
         };
-        let event = event.map_err(|source| EnvelopeError::Data { event_type: event_type.clone(), source })?;
-        if event.envelope_subject().is_some_and(|subject| wire.subject.as_deref() != Some(subject)) {
+        let event = match event {
+            Ok(event) => event,
+            Err(source) => return Err(EnvelopeError::Data { event_type, source }),
+        };
+        if event.envelope_subject().is_some_and(|subject| head.subject != Some(subject)) {
             return Err(EnvelopeError::Field { field: "subject", rule: "the tag that the data names" });
         }
         Ok(Self {
-            id: wire.id.parse().map_err(name("id"))?,
-            source: wire.source.parse().map_err(EnvelopeError::Source)?,
+            id: head.id.parse().map_err(name("id"))?,
+            source: head.source.parse().map_err(EnvelopeError::Source)?,
             time,
-            incarnation: wire.incarnation.parse().map_err(name("incarnation"))?,
+            incarnation: head.incarnation.parse().map_err(name("incarnation"))?,
             sequence,
-            prevhash: wire.prevhash.map(|hash| hash.parse()).transpose().map_err(EnvelopeError::Hash)?,
+            prevhash: head.prevhash.map(str::parse).transpose().map_err(EnvelopeError::Hash)?,
             event,
         })
     }
@@ -251,6 +300,19 @@ impl EventEnvelope {
             return unknown.event_type == *subject.event_type();
         }
         self.event.stored_subject(&self.source).as_ref() == Some(subject)
+    }
+
+    /// Whether a node wrote this event and this is the text of its subject. False says nothing of others' events; true
+    /// spares reading the subject, for what are nearly all events of a log.
+    pub(crate) fn is_nodes_own_under(&self, subject: &str) -> bool {
+        let (Source::Node(node), Some((event_type, bundle))) = (&self.source, self.event.of_node()) else {
+            return false;
+        };
+        let mut rest = Some(subject);
+        for part in ["bundle.", event_type.token(), ".", bundle.as_str(), ".node.", node.as_str()] {
+            rest = rest.and_then(|rest| rest.strip_prefix(part));
+        }
+        rest == Some("")
     }
 }
 
@@ -346,6 +408,20 @@ mod tests {
         assert!(!envelope.belongs_under(&"bundle.promoted.contracts.channel.production".parse().unwrap()));
         let of_node = EventEnvelope::parse(&stored(|value| value["source"] = json!("/nodes/edge-17"))).unwrap();
         assert!(!of_node.belongs_under(&"bundle.promoted.contracts.channel.latest".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_nodes_event_is_known_by_the_text_of_its_subject() {
+        let loaded = include_bytes!("../testdata/events/bundle.loaded.v1.json");
+        let envelope = EventEnvelope::parse(loaded).unwrap();
+        let subject = envelope.event.stored_subject(&envelope.source).unwrap().to_string();
+        assert!(envelope.is_nodes_own_under(&subject), "{subject}");
+        for other in [&subject[1..], &subject[..subject.len() - 1], "", &format!("{subject}x"), &format!("{subject}.x")]
+        {
+            assert!(!envelope.is_nodes_own_under(other), "{other}");
+        }
+        let promoted = EventEnvelope::parse(&stored(|_| ())).unwrap();
+        assert!(!promoted.is_nodes_own_under("bundle.promoted.contracts.channel.latest"));
     }
 
     proptest! {

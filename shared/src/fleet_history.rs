@@ -106,10 +106,17 @@ pub struct FleetHistory {
 impl FleetHistory {
     /// Applies the next message. One at or below the last applied sequence changes nothing.
     pub fn apply(&mut self, message: StoredMessage<'_>) {
+        if message.stream_sequence > self.last_sequence {
+            self.apply_read(message, read(message.subject, message.payload));
+        }
+    }
+
+    /// The same for a message that was [read](read()) already; its payload is not looked at again.
+    pub fn apply_read(&mut self, message: StoredMessage<'_>, read: Result<EventEnvelope, String>) {
         if message.stream_sequence <= self.last_sequence {
             return;
         }
-        match read(message.subject, message.payload) {
+        match read {
             Ok(envelope) => self.apply_event(envelope, message.stream_sequence, message.stored_at),
             Err(reason) => self.refuse(message, reason),
         }
@@ -244,8 +251,12 @@ fn is_same_switch(one: &Loaded, other: &Loaded) -> bool {
 
 /// Reads a stored message as an event that belongs under its subject, or says in words why it is none.
 pub fn read(subject: &str, payload: &[u8]) -> Result<EventEnvelope, String> {
+    let envelope = EventEnvelope::parse(payload);
+    if envelope.as_ref().is_ok_and(|envelope| envelope.is_nodes_own_under(subject)) {
+        return envelope.map_err(|error| error.to_string());
+    }
     let parsed: EventSubject = subject.parse().map_err(|error| format!("{error}"))?;
-    let envelope = EventEnvelope::parse(payload).map_err(|error| {
+    let envelope = envelope.map_err(|error| {
         let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
         format!("{error}{cause}")
     })?;
@@ -342,6 +353,30 @@ mod tests {
             prop_assert_eq!(history.last_sequence, messages.len() as u64);
             let applied = messages.iter().filter(|(subject, payload)| read(subject, payload).is_ok()).count();
             prop_assert_eq!(applied + history.oddities.len(), messages.len());
+        }
+
+        /// What reading the last switches and what came later rests on.
+        #[test]
+        fn a_switch_leaves_behind_all_that_was_said_of_its_node(
+            messages in proptest::collection::vec(any_message(), 0..40),
+        ) {
+            let whole = fold(&messages);
+            let last_switch = |node: &NodeName| {
+                messages.iter().rposition(|(subject, payload)| {
+                    read(subject, payload).is_ok_and(|envelope| {
+                        matches!(envelope.event, BundleEvent::Loaded(_)) && envelope.source == Source::Node(node.clone())
+                    })
+                })
+            };
+            for (key, state) in &whole.nodes {
+                let mut rest = FleetHistory::default();
+                let from = last_switch(&key.0).unwrap_or(0);
+                for (number, (subject, payload)) in messages.iter().enumerate().skip(from) {
+                    let stream_sequence = number as u64 + 1;
+                    rest.apply(StoredMessage { stream_sequence, stored_at: DateTime::UNIX_EPOCH, subject, payload });
+                }
+                prop_assert_eq!(rest.nodes.get(key), Some(state));
+            }
         }
     }
 }

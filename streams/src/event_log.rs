@@ -4,9 +4,10 @@
 //! moment old. [`Reader::Leader`] is for commands that decide for people.
 
 mod append;
+mod last_events;
 pub(crate) mod leader_read;
-mod log_consumer;
 mod pages;
+mod read_ahead;
 mod subject_names;
 
 use chrono::{DateTime, Utc};
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 pub(crate) use self::append::Attempts;
 pub use self::append::{AppendError, Appended, Expectation, UnknownCause};
+pub use self::last_events::LastEvents;
 pub use self::pages::{EventPages, EventWithId};
 use crate::connection::Connection;
 use crate::direct_get::{self, DirectGetError, DirectGetRequest, MAX_BATCH_BYTES};

@@ -32,3 +32,4 @@ pub mod secret;
 pub mod server_address;
 pub mod server_fault;
 pub mod stored_event;
+mod stream_consumer;

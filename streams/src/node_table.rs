@@ -2,6 +2,7 @@
 //!
 //! A projection for operators (`nats kv ls BUNDLE_NODES`), never the truth: the log says what happened.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::IgnoredAny;
+use shared::daemon::ErrorChain;
 use shared::identifiers::NodeName;
 use shared::subjects::NODE_TABLE;
 use thiserror::Error;
@@ -17,6 +19,7 @@ use crate::connection::Connection;
 use crate::direct_get::{self, DirectGetError, DirectGetRequest, MAX_BATCH, MAX_BATCH_BYTES};
 use crate::jetstream_api::{ApiError, api_request, code, publish};
 use crate::layout::node_table_stream;
+use crate::stream_consumer::{ConsumerEnd, StreamConsumer, Stretch};
 
 /// How long an entry outlives its last put: three missed heartbeats.
 pub const ENTRY_LIFETIME: Duration = Duration::from_secs(90);
@@ -98,10 +101,56 @@ impl NodeTable {
         }
     }
 
-    /// All entries, by age of their last put. Needs operator rights. Keys that are no node names are left out and
-    /// logged.
+    /// All entries, one for each node, in no order. Through a consumer that lives as long as the reading, or by direct reads
+    /// where none can be made. Needs operator rights. Keys that are no node names are left out and logged.
     pub async fn list(&self) -> Result<Vec<NodeEntry>, NodeTableError> {
-        let mut entries = Vec::new();
+        let mut messages = match self.read_by_consumer().await {
+            Ok(messages) => messages,
+            Err(error) => {
+                tracing::debug!(error = %ErrorChain(&error), "the node table is read by direct reads");
+                self.read_directly().await?
+            }
+        };
+        // An entry that is renewed while the table is read can come twice: the later one holds.
+        messages.sort_by_key(|message| message.sequence);
+        let mut entries = BTreeMap::new();
+        for message in messages {
+            match node_of(&message.subject) {
+                // Deleted by an operator's tool: the marker has no value.
+                Some(node) if message.value.is_empty() => {
+                    entries.remove(&node);
+                }
+                Some(node) => {
+                    entries.insert(node, (message.stored_at, message.value));
+                }
+                None => tracing::warn!(subject = %message.subject, "a key of the node table is no node name"),
+            }
+        }
+        let entry = |(node, (stored_at, value))| NodeEntry { node, stored_at, value };
+        Ok(entries.into_iter().map(entry).collect())
+    }
+
+    async fn read_by_consumer(&self) -> Result<Vec<KeyValue>, ConsumerEnd> {
+        let (stream, filters) = (node_table_stream(), [format!("$KV.{NODE_TABLE}.>")]);
+        let mut consumer = StreamConsumer::start(&self.connection, &stream, &filters, Stretch::Moving).await?;
+        let mut messages = Vec::new();
+        while let Some(page) = consumer
+            .next_page(|message, place| KeyValue {
+                subject: message.subject.as_str().to_owned(),
+                sequence: place.stream_sequence,
+                stored_at: place.stored_at,
+                value: message.payload,
+            })
+            .await?
+        {
+            messages.extend(page);
+        }
+        consumer.end().await;
+        Ok(messages)
+    }
+
+    async fn read_directly(&self) -> Result<Vec<KeyValue>, NodeTableError> {
+        let mut messages = Vec::new();
         let mut from = 1;
         loop {
             let request = DirectGetRequest {
@@ -115,22 +164,26 @@ impl NodeTable {
                 .await
                 .map_err(NodeTableError::Read)?;
             let last = batch.messages.last().map(|message| message.sequence);
-            for message in batch.messages {
-                match node_of(&message.subject) {
-                    // Deleted by an operator's tool: the marker has no value.
-                    Some(_) if message.payload.is_empty() => {}
-                    Some(node) => {
-                        entries.push(NodeEntry { node, stored_at: message.stored_at, value: message.payload });
-                    }
-                    None => tracing::warn!(subject = %message.subject, "a key of the node table is no node name"),
-                }
-            }
+            messages.extend(batch.messages.into_iter().map(|message| KeyValue {
+                subject: message.subject,
+                sequence: message.sequence,
+                stored_at: message.stored_at,
+                value: message.payload,
+            }));
             match last {
                 Some(last) if batch.more => from = last + 1,
-                Some(_) | None => return Ok(entries),
+                Some(_) | None => return Ok(messages),
             }
         }
     }
+}
+
+/// A message of the table's stream.
+struct KeyValue {
+    subject: String,
+    sequence: u64,
+    stored_at: DateTime<Utc>,
+    value: Bytes,
 }
 
 fn key_subject(node: &NodeName) -> String {

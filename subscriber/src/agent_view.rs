@@ -311,6 +311,7 @@ pub(crate) mod tests {
                 previous: None,
                 desired: Some("v1".parse().unwrap()),
                 last_sequence: 7,
+                logged: None,
                 waiting_events: 0,
                 incarnation: Incarnation::from_uuid(Uuid::from_u128(1)),
                 version: "0.1.0".to_owned(),

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use shared::daemon::ErrorChain;
 use shared::event::{BundleEvent, Promoted, Published};
 use shared::identifiers::{BundleName, ChannelName, Incarnation, NodeName, Tag};
-use shared::subjects::{EVENT_STREAM, EventSubject, node_filter, withdrawals_filter};
+use shared::subjects::{EVENT_STREAM, EventSubject, Scope, node_filter, withdrawals_filter};
 use streams::event_log::{EventLog, ReadError, Reader, Snapshot};
 use streams::stored_event::StoredEvent;
 
@@ -42,6 +42,8 @@ pub(crate) struct Reading {
     pub(crate) withdrawn: Withdrawn,
     /// Sequence of this node's last event; 0 before the first.
     pub(crate) own_last_sequence: u64,
+    /// Sequence of this node's last event about this bundle, whoever wrote it; 0 before the first.
+    pub(crate) bundle_last_sequence: u64,
     /// Another writer has written under this node's name after us: its last event.
     pub(crate) rival: Option<(u64, Incarnation)>,
     /// The log's newest checkpoint.
@@ -118,7 +120,17 @@ impl Question {
         let (epoch_subject, head_subject) = (epoch_subject(), self.head().to_string());
         for stored in &snapshot.events {
             match stored.envelope() {
-                Ok((_, envelope)) => reading.take(self, stored, &head_subject, envelope.incarnation, envelope.event),
+                Ok((subject, envelope)) => {
+                    // As the fold counts them: an event of a newer version says nothing about a node.
+                    let of_node = matches!(subject.scope(), Scope::Node(_));
+                    if of_node
+                        && subject.bundle() == Some(&self.bundle)
+                        && !matches!(envelope.event, BundleEvent::Unknown(_))
+                    {
+                        reading.of_bundle = reading.of_bundle.max(stored.stream_sequence);
+                    }
+                    reading.take(self, stored, &head_subject, envelope.incarnation, envelope.event);
+                }
                 Err(error) if stored.subject == epoch_subject => {
                     return Answer::NotReady(ErrorChain(&error).to_string());
                 }
@@ -151,6 +163,7 @@ impl Question {
             beside: reading.beside,
             withdrawn: reading.withdrawn,
             own_last_sequence: reading.own_last.max(reading.other_last.map_or(0, |(sequence, _)| sequence)),
+            bundle_last_sequence: reading.of_bundle,
             rival,
             checkpoint: reading.checkpoint,
             oddities,
@@ -168,6 +181,8 @@ struct Gathered {
     own_last: u64,
     /// The last one by anybody else: a second agent, or ourselves before this node lost its state.
     other_last: Option<(u64, Incarnation)>,
+    /// The last event under this node's name about this bundle.
+    of_bundle: u64,
     checkpoint: Option<ShownCheckpoint>,
 }
 
@@ -181,6 +196,7 @@ impl Default for Gathered {
             withdrawn,
             own_last: 0,
             other_last: None,
+            of_bundle: 0,
             checkpoint: None,
         }
     }

@@ -35,6 +35,9 @@ pub struct NodeReport {
     pub desired: Option<Tag>,
     /// Stream sequence of the node's last event, about whichever bundle; 0 before the first.
     pub last_sequence: u64,
+    /// What the log said of this bundle when the node last read it; absent before that, and from agents that do not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub logged: Option<LoggedReport>,
     /// The node's events that are recorded and not yet in the log.
     pub waiting_events: usize,
     /// Which continuous writer it is: two that alternate under one name are two agents.
@@ -65,6 +68,7 @@ impl NodeReport {
             previous: None,
             desired: None,
             last_sequence: 0,
+            logged: None,
             waiting_events: 0,
             incarnation,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -129,6 +133,9 @@ pub struct BundleHeartbeat {
     /// The release that should run, where known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub desired: Option<Tag>,
+    /// What the log said of this bundle when the node last read it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub logged: Option<LoggedReport>,
     /// What is wrong with this bundle alone, in words.
     #[serde(default)]
     pub alarms: Vec<String>,
@@ -162,6 +169,7 @@ impl NodeHeartbeat {
             previous: entry.previous,
             desired: entry.desired,
             last_sequence,
+            logged: entry.logged,
             waiting_events,
             incarnation,
             version: version.clone(),
@@ -181,6 +189,7 @@ impl BundleHeartbeat {
             active: report.active,
             previous: report.previous,
             desired: report.desired,
+            logged: report.logged,
             alarms: report.alarms.into_iter().filter(|alarm| !of_node.contains(alarm)).collect(),
         }
     }
@@ -197,6 +206,16 @@ pub struct ActiveReport {
     pub content_digest: Sha256Digest,
     /// When the node switched to it, by its own clock.
     pub loaded_at: DateTime<Utc>,
+}
+
+/// What the log held of a node and a bundle as of one instant, as the node read it: whoever knows that needs to read what came
+/// later only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedReport {
+    /// The stream sequence up to which the log was complete then.
+    pub up_to_sequence: u64,
+    /// Stream sequence of the node's last event about the bundle; 0 where there was none.
+    pub last_sequence: u64,
 }
 
 #[cfg(test)]
@@ -224,6 +243,7 @@ mod tests {
                     "active": active(),
                     "previous": "v0",
                     "desired": "v1",
+                    "logged": { "up_to_sequence": 9, "last_sequence": 6 },
                     "alarms": []
                 },
                 { "bundle": "policies", "pinned": "p1", "alarms": ["release `p1` is not announced yet"] }
@@ -249,6 +269,8 @@ mod tests {
         let names: Vec<&str> = reports.iter().map(|report| report.bundle.as_str()).collect();
         assert_eq!(names, ["contracts", "policies"]);
         assert_eq!((reports[1].last_sequence, reports[1].waiting_events), (7, 2));
+        let logged = |report: &NodeReport| report.logged.map(|logged| (logged.up_to_sequence, logged.last_sequence));
+        assert_eq!((logged(&reports[0]), logged(&reports[1])), (Some((9, 6)), None));
         assert_eq!((reports[0].alarms.len(), reports[1].alarms.len()), (1, 2), "the node's alarm concerns both");
         let again = NodeHeartbeat::of(reports, vec!["events wait in the outbox: the log is full".to_owned()]).unwrap();
         assert_eq!(serde_json::to_value(&again).unwrap(), entry());

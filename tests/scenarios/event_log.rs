@@ -7,11 +7,12 @@ use acceptance::handmade_release::{contracts_files, draft, promoted, release_of}
 use acceptance::stored_log::{EVENT_STREAM, StoredMessage, checked_chains, event_log, of_node};
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::World;
+use async_nats::HeaderMap;
 use shared::event::{BundleEvent, FetchStrategy, RefreshAttempt};
 use shared::event_chain::{EventChain, SealedEvent};
 use shared::identifiers::{ActorName, Incarnation};
 use shared::source::Source;
-use shared::subjects::EventSubject;
+use shared::subjects::{EVENT_SUBJECTS, EventSubject};
 use streams::connection::Connection;
 use streams::event_log::{AppendError, EventLog, Expectation};
 use streams::event_writer::{EventWriter, WriteError};
@@ -220,4 +221,57 @@ async fn two_writers_under_one_name_both_keep_their_chains_and_notice_each_other
     assert_eq!(checked_chains(&log).keys().filter(|(source, _)| source == "/nodes/n1").count(), 2);
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_replay_stays_on_its_consumer_to_the_end_and_leaves_none_behind() {
+    const EVENTS: u64 = 9_001;
+    let world = World::start(&[]).await;
+    let (log, operator) = (world.log().await, world.raw_operator().await);
+    let before = log.state().await.expect("the log says how long it is").last_sequence;
+    let stored = async |number: u64| {
+        let (subject, mut headers) = (format!("bundle.loaded.contracts.node.n{}", number % 7), HeaderMap::new());
+        headers.insert("Nats-Msg-Id", format!("id-{number}"));
+        let payload = vec![b'x'; 700];
+        if number.is_multiple_of(1000) || number == EVENTS {
+            // The stream takes one connection's messages in order: with this one it has all before it.
+            operator.store(&subject, headers, payload).await;
+        } else {
+            operator.send(&subject, None, headers, payload).await;
+        }
+    };
+    for number in 1..=EVENTS {
+        stored(number).await;
+    }
+    let last = log.state().await.expect("the log says how long it is").last_sequence;
+    assert_eq!(last, before + EVENTS);
+    let mut next = 1;
+    let mut pages = log.replay(EVENT_SUBJECTS, 1, last);
+    while let Some(page) = pages.next_page().await.expect("the log can be read") {
+        assert!(pages.reads_by_consumer(), "given up before event {next}");
+        for event in page {
+            assert_eq!(event.stream_sequence, next, "nothing is missed or doubled");
+            next += 1;
+        }
+    }
+    assert_eq!(next, last + 1);
+    // The ids too, to an end in the middle of a page, and a change of mind on the way.
+    let mut pages = log.replay(EVENT_SUBJECTS, before + 1, before + 4500);
+    let first = pages.next_page().await.expect("the log can be read").expect("a page");
+    let mut number = first.len() as u64;
+    while let Some(page) = pages.next_page_with_ids().await.expect("the log can be read") {
+        assert!(pages.reads_by_consumer(), "given up before event {number}");
+        for with_id in page {
+            number += 1;
+            assert_eq!(with_id.event.stream_sequence, before + number);
+            assert_eq!(with_id.message_id, Some(format!("id-{number}")));
+        }
+    }
+    assert_eq!(number, 4500);
+    drop(pages);
+    eventually("the consumers to be gone", PATIENCE, async || {
+        let state = operator.stream_state(EVENT_STREAM).await;
+        satisfied(state.consumers == 0, || format!("{} consumers", state.consumers))
+    })
+    .await;
 }

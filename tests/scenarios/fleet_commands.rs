@@ -4,10 +4,11 @@ use acceptance::agent::{Agent, AgentDirectories};
 use acceptance::handmade_release::{HandmadeRelease, contracts_files};
 use acceptance::operations::{operate, operated_json, operator_command, refused, text_of};
 use acceptance::process::Process;
-use acceptance::reported::{download_failed, loaded, reported, writer_of};
+use acceptance::reported::{any_report, download_failed, loaded, reported, writer_of};
 use acceptance::stored_log::NODE_TABLE_STREAM;
 use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::{World, both_outputs, succeeded};
+use async_nats::HeaderMap;
 use chrono::Utc;
 use futures_util::future::try_join_all;
 use rustix::process::Signal;
@@ -189,6 +190,82 @@ async fn ten_thousand_entries_are_answered_without_replaying_the_log() {
     );
     assert!(errors.contains("is behind and says it runs v1; the log says v0"), "{errors}");
     assert!(rows == operated_json(&world, &["fleet", "status", "--full"]).await, "the whole log tells another story");
+}
+
+/// What a node's entry says of its bundles, and how wrong it is.
+fn entry_of(rows: &Value, node: &str, log_end: u64, kind: usize) -> Value {
+    let of_node = rows.as_array().expect("rows").iter().filter(|row| row["node"] == node);
+    let bundles: Vec<Value> = of_node
+        .map(|row| {
+            let (last, digest) = (row["last_sequence"].as_u64().unwrap_or(0), &row["tree_digest"]);
+            let (tag, last, up_to) = match kind {
+                // Right; of a while ago; of another release; ahead of the log; of an agent that does not tell.
+                0 | 4 => (&row["tag"], last, log_end),
+                1 => (&row["tag"], last, last),
+                2 => (&row["desired"], last, log_end),
+                _ => (&row["tag"], last + 3, log_end + 9),
+            };
+            let mut bundle = json!({ "bundle": row["bundle"], "channel": "latest" });
+            if digest.is_string() {
+                bundle["active"] =
+                    json!({ "tag": tag, "tree_digest": digest, "content_digest": digest, "loaded_at": "2025-09-21T06:00:00Z" });
+            }
+            if kind != 4 {
+                bundle["logged"] = json!({ "up_to_sequence": up_to, "last_sequence": last });
+            }
+            bundle
+        })
+        .collect();
+    json!({
+        "node": node, "bundles": bundles, "last_sequence": log_end, "waiting_events": 0, "version": "0.1.0",
+        "incarnation": "0193b1c27e1f4a558c110242ac120002", "started_at": "2025-09-21T06:00:00Z"
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_heads_tell_what_the_whole_log_tells_whatever_nodes_and_table_say() {
+    let world = World::start(&[]).await;
+    released(&world, "v1").await;
+    let (log, operator) = (world.log().await, world.raw_operator().await);
+    let names: Vec<String> = (0..12).map(|number| format!("node-{number}")).collect();
+    let mut writers: Vec<_> = names.iter().map(|name| writer_of(name)).collect();
+    let mut random: u64 = 20_250_921;
+    let mut below = |limit: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % limit
+    };
+    for round in 0..6 {
+        for _ in 0..40 {
+            // The last two report only now and then: they never switch, or are unknown for a while.
+            let node = usize::try_from(below(12)).expect("small");
+            let bundle = if node.is_multiple_of(3) && below(2) == 0 { "policies" } else { "contracts" };
+            let tag = format!("v{}", below(3));
+            let kind = if node >= 10 { 4 + below(6) } else { below(10) };
+            let event = any_report(kind, bundle, &tag, round);
+            reported(&log, &mut writers[node], event, Utc::now()).await;
+        }
+        // A last event that is none hides the one before it.
+        for subject in ["bundle.loaded.contracts.node.node-3", "bundle.staged.contracts.node.node-12"] {
+            operator.store(subject, HeaderMap::new(), "no event").await;
+        }
+        let full = operated_json(&world, &["fleet", "status", "--full"]).await;
+        assert_eq!(operated_json(&world, &["fleet", "status"]).await, full, "round {round}: without the table");
+        let log_end = log.state().await.expect("the log says how long it is").last_sequence;
+        for (number, name) in names.iter().enumerate().filter(|(number, _)| number % 7 != 6) {
+            let entry = entry_of(&full, name, log_end, number % 5);
+            operator.store(&format!("$KV.BUNDLE_NODES.{name}"), HeaderMap::new(), entry.to_string()).await;
+        }
+        let full = operated_json(&world, &["fleet", "status", "--full"]).await;
+        assert_eq!(operated_json(&world, &["fleet", "status"]).await, full, "round {round}: with the table");
+        for options in [["--node", "node-3"], ["--bundle", "policies"]] {
+            let some = |more: &[&'static str]| [&["fleet", "status"], &options[..], more].concat();
+            let (heads, full) = (some(&[]), some(&["--full"]));
+            assert_eq!(operated_json(&world, &heads).await, operated_json(&world, &full).await, "{options:?}");
+        }
+    }
+    let rows = operated_json(&world, &["fleet", "status"]).await;
+    let wrong = rows.as_array().expect("rows").iter().filter(|row| row["contradiction"].is_string()).count();
+    assert!(wrong > 0, "no entry was wrong: {rows}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

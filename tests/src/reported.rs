@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use shared::digest::Sha256Digest;
-use shared::event::{BundleEvent, DownloadFailed, LoadSource, Loaded};
+use shared::event::{
+    BundleEvent, DownloadFailed, FallbackActivated, FallbackCause, FallbackSource, FetchStrategy, LoadSource, Loaded,
+    RefreshAttempt, RestoredRelease, Reverted, Staged, TamperDetected, TamperMode,
+};
 use shared::event_chain::EventDraft;
 use shared::identifiers::NodeName;
 use shared::source::Source;
@@ -60,5 +63,64 @@ pub fn download_failed(tag: &str) -> DownloadFailed {
         remediation: "publish it again".to_owned(),
         running_tag: None,
         repeats: 0,
+    }
+}
+
+/// A report of some kind about a bundle: switches up to 3, then attempts, stagings, failures, fallbacks, reverts, tampering.
+pub fn any_report(kind: u64, bundle: &str, tag: &str, epoch: u64) -> BundleEvent {
+    let (tree_digest, remediation) = (Sha256Digest::of(tag.as_bytes()), "put it right".to_owned());
+    let bundle = bundle.parse().expect("a valid bundle name");
+    let tag = tag.parse().expect("a valid tag");
+    match kind {
+        0..4 => Loaded { bundle, ..loaded(tag.as_str(), epoch) }.into(),
+        4 => RefreshAttempt { bundle, tag, tree_digest, base_tag: None, strategy: FetchStrategy::Archive }.into(),
+        5 => {
+            Staged { bundle, tag, tree_digest, strategy: FetchStrategy::Archive, wire_bytes: 9, duration_ms: 7 }.into()
+        }
+        6 => DownloadFailed { bundle, ..download_failed(tag.as_str()) }.into(),
+        7 => FallbackActivated {
+            bundle,
+            source: FallbackSource::LastGood,
+            tag,
+            tree_digest,
+            content_digest: tree_digest,
+            wanted_tag: None,
+            cause: FallbackCause::DownloadFailed,
+            reason: "object is missing".to_owned(),
+            remediation,
+            activation_epoch: epoch,
+        }
+        .into(),
+        8 => Reverted {
+            bundle,
+            tag,
+            tree_digest,
+            restored: epoch.is_multiple_of(2).then(|| RestoredRelease {
+                tag: "v0".parse().expect("a valid tag"),
+                tree_digest: Sha256Digest::of(b"v0"),
+                content_digest: Sha256Digest::of(b"v0"),
+                source: LoadSource::Cache,
+                verified: true,
+            }),
+            failed_epoch: epoch,
+            activation_epoch: epoch + 1,
+            check: "status 1".to_owned(),
+            remediation,
+            duration_ms: 4,
+        }
+        .into(),
+        _ => TamperDetected {
+            bundle,
+            tag,
+            tree_digest,
+            changed: 1,
+            missing: 0,
+            extra: 0,
+            paths: Vec::new(),
+            mode: TamperMode::Report,
+            healed: false,
+            remediation,
+        }
+        .into(),
     }
 }

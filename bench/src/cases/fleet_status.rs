@@ -14,7 +14,7 @@ use shared::fleet_history::{FleetHistory, StoredMessage};
 use shared::identifiers::{Incarnation, Tag};
 use shared::subjects::{EVENT_SUBJECTS, NODE_TABLE};
 use streams::event_log::EventLog;
-use subscriber::node_report::{ActiveReport, NodeReport};
+use subscriber::node_report::{ActiveReport, LoggedReport, NodeReport};
 use tokio::process::Command;
 
 use crate::CommonArguments;
@@ -38,6 +38,9 @@ pub(crate) struct FleetStatusArguments {
     /// Releases that every node has gone through: three events of each node for each.
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     releases: u64,
+    /// Every entry of the table is older than the newest release, as while one goes out: what came since is read from the log.
+    #[arg(long, env = "DEMON_BENCH_GOING_OUT", value_parser = clap::builder::BoolishValueParser::new())]
+    going_out: bool,
     /// The `demonctl` to measure [default: the one beside this program]
     #[arg(long, env = "DEMON_BENCH_DEMONCTL", value_name = "FILE")]
     demonctl: Option<PathBuf>,
@@ -46,11 +49,13 @@ pub(crate) struct FleetStatusArguments {
 }
 
 pub(crate) async fn run(arguments: &FleetStatusArguments) -> anyhow::Result<Report> {
-    let FleetStatusArguments { nodes, releases, common, .. } = arguments;
+    let FleetStatusArguments { nodes, releases, going_out, common, .. } = arguments;
     let mut report = Report::new("fleet-status");
     report.setting("nodes", *nodes);
     report.setting("releases", *releases);
+    report.setting("going out", *going_out);
     report.setting("rounds", common.rounds);
+    ensure!(!going_out || *releases > 1, "--going-out needs a release before the newest: --releases 2");
     let demonctl = demonctl(arguments)?;
 
     let server = BenchServer::start(common.directory.as_deref(), Durability::Later).await?;
@@ -63,7 +68,11 @@ pub(crate) async fn run(arguments: &FleetStatusArguments) -> anyhow::Result<Repo
     fill(&client, &mut maker, events).await?;
     let history = fold(&EventLog::new(server.connection("bench fleet status").await?)).await?;
     ensure!(history.nodes.len() == count, "the log knows {} of {count} nodes", history.nodes.len());
-    fill_table(&client, &history, &newest).await?;
+    // What a release adds to the log: three events of every node.
+    let release_ago = if *going_out { 3 * u64::from(*nodes) } else { 0 };
+    let told = if *going_out { event_maker::tag(releases - 2)? } else { newest.clone() };
+    fill_table(&client, &history, &told, release_ago).await?;
+    let wrong = if *going_out { count } else { count.div_ceil(WRONG_EVERY) };
 
     let (mut heads, mut full) = (Samples::default(), Samples::default());
     for _ in 0..common.rounds {
@@ -77,7 +86,7 @@ pub(crate) async fn run(arguments: &FleetStatusArguments) -> anyhow::Result<Repo
         let current = rows.iter().filter(|row| row["state"] == "ok" && row["tag"] == newest.as_str()).count();
         ensure!(current == count, "{current} of {count} nodes are on the desired release");
         let contradicted = rows.iter().filter(|row| row["contradiction"].is_string()).count();
-        ensure!(contradicted == count.div_ceil(WRONG_EVERY), "{contradicted} contradictions are named");
+        ensure!(contradicted == wrong, "{contradicted} of {wrong} contradictions are named");
     }
     report.row("demonctl fleet status", "ms", &heads);
     report.row("demonctl fleet status --full", "ms", &full);
@@ -85,7 +94,7 @@ pub(crate) async fn run(arguments: &FleetStatusArguments) -> anyhow::Result<Repo
     report.ratio("status / whole fold", heads.median(), full.median(), None);
     report.fact("events in the log", history.last_sequence);
     report.fact("rows, equal in both answers", count);
-    report.fact("wrong entries of the table, all named", count.div_ceil(WRONG_EVERY));
+    report.fact("wrong or outdated entries of the table, all named", wrong);
     server.stop().await?;
     Ok(report)
 }
@@ -132,8 +141,13 @@ async fn fold(log: &EventLog) -> anyhow::Result<FleetHistory> {
     Ok(history)
 }
 
-/// Every node's entry as its heartbeat would have written it, but for a few that are wrong.
-async fn fill_table(client: &async_nats::Client, history: &FleetHistory, newest: &Tag) -> anyhow::Result<()> {
+/// Every node's entry as its heartbeat would have written it so many events ago, but for a few that are wrong.
+async fn fill_table(
+    client: &async_nats::Client,
+    history: &FleetHistory,
+    newest: &Tag,
+    events_ago: u64,
+) -> anyhow::Result<()> {
     let wrong: Tag = "wrong".parse().context("a tag")?;
     for (place, ((node, bundle), state)) in history.nodes.iter().enumerate() {
         let tag = if place.is_multiple_of(WRONG_EVERY) { &wrong } else { newest };
@@ -150,7 +164,11 @@ async fn fill_table(client: &async_nats::Client, history: &FleetHistory, newest:
             }),
             previous: None,
             desired: Some(newest.clone()),
-            last_sequence: state.stream_sequence,
+            last_sequence: state.stream_sequence - events_ago,
+            logged: Some(LoggedReport {
+                up_to_sequence: history.last_sequence - events_ago,
+                last_sequence: state.stream_sequence - events_ago,
+            }),
             waiting_events: 0,
             incarnation: incarnation()?,
             version: env!("CARGO_PKG_VERSION").to_owned(),

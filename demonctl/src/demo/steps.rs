@@ -56,7 +56,7 @@ pub(super) struct Demo {
 impl Demo {
     /// Connects what the steps need.
     pub(super) async fn new(stack: LocalStack, contracts: PathBuf) -> anyhow::Result<Self> {
-        let follower = HistoryFollower::start(stack.operator()).await?;
+        let follower = HistoryFollower::start(stack.operator()).await?.keeping_events();
         let publisher = stack.connect_publisher().await?;
         let author = stack.publisher()?;
         Ok(Self {

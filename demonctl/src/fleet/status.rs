@@ -7,9 +7,10 @@ use clap::builder::BoolishValueParser;
 use serde_json::{Value, json};
 use streams::connection_arguments::ConnectionArguments;
 
+use super::heads::read_heads;
 use super::node_rows::{COLUMNS, NodeRow, cells, rows};
 use super::selection::Selection;
-use super::view::{FleetView, read_heads, read_whole_log};
+use super::view::{FleetView, read_whole_log};
 use crate::operator;
 use crate::output::{OutputFormat, note, print_rows};
 

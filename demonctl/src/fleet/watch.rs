@@ -18,10 +18,11 @@ use streams::connection_arguments::ConnectionArguments;
 use streams::live_feed::LiveFeed;
 use tokio::time::{sleep, timeout};
 
+use super::heads::read_heads;
 use super::node_rows::{COLUMNS, NodeRow, cells, rows};
 use super::selection::Selection;
 use super::time_cell;
-use super::view::{NodeKey, read_heads};
+use super::view::NodeKey;
 use crate::operator;
 use crate::output::{OutputFormat, note, print_line_to_reader, table};
 

@@ -85,10 +85,8 @@ pub(super) struct Followers {
     elsewhere: BTreeSet<NodeName>,
     /// When the log last heard of each node.
     heard: BTreeMap<NodeName, DateTime<Utc>>,
-    /// Each node's last failure: its place among the events.
-    failures: BTreeMap<NodeName, usize>,
-    /// Events looked at already.
-    seen_events: usize,
+    /// Each node's last failure.
+    failures: BTreeMap<NodeName, StoredEvent>,
     nodes: BTreeSet<NodeName>,
 }
 
@@ -119,15 +117,9 @@ impl Followers {
         }
     }
 
-    /// Takes in the log: a node that wrote a moment ago is alive, whether or not it has an entry yet.
-    pub(super) fn see_events(
-        &mut self,
-        goal: &Goal<'_>,
-        history: &FleetHistory,
-        events: &[StoredEvent],
-        now: DateTime<Utc>,
-    ) {
-        for (place, event) in events.iter().enumerate().skip(self.seen_events) {
+    /// Takes in events of the log, in its order.
+    pub(super) fn see_events(&mut self, goal: &Goal<'_>, events: &[StoredEvent]) {
+        for event in events {
             if let Ok(subject) = event.subject.parse::<EventSubject>()
                 && let (Some(bundle), Scope::Node(node)) = (subject.bundle(), subject.scope())
                 && bundle == goal.bundle
@@ -137,11 +129,14 @@ impl Followers {
                     subject.event_type(),
                     EventType::VerificationFailed | EventType::DownloadFailed | EventType::Reverted
                 ) {
-                    self.failures.insert(node.clone(), place);
+                    self.failures.insert(node.clone(), event.clone());
                 }
             }
         }
-        self.seen_events = events.len();
+    }
+
+    /// Takes in what the events come to: a node that wrote a moment ago is alive, whether or not it has an entry yet.
+    pub(super) fn see_history(&mut self, goal: &Goal<'_>, history: &FleetHistory, now: DateTime<Utc>) {
         let lifetime = chrono::TimeDelta::from_std(ENTRY_LIFETIME).unwrap_or(chrono::TimeDelta::MAX);
         for (node, heard) in &self.heard {
             let follows = state_of(history, goal, node)
@@ -155,7 +150,7 @@ impl Followers {
     }
 
     /// How far the nodes are.
-    pub(super) fn outcome(&self, goal: &Goal<'_>, history: &FleetHistory, events: &[StoredEvent]) -> WaitOutcome {
+    pub(super) fn outcome(&self, goal: &Goal<'_>, history: &FleetHistory) -> WaitOutcome {
         let moved = history.channels.get(&(goal.bundle.clone(), goal.channel.clone())).map(|channel| channel.since);
         let mut outcome = WaitOutcome { followed: Vec::new(), stragglers: Vec::new() };
         for node in &self.nodes {
@@ -165,7 +160,7 @@ impl Followers {
                 outcome.followed.push(node.clone());
                 continue;
             }
-            let mut straggler = self.straggler(goal, history, events, node, running.map(|(tag, _)| tag), moved);
+            let mut straggler = self.straggler(goal, history, node, running.map(|(tag, _)| tag), moved);
             if there {
                 straggler.reason = StragglerReason::Unverified;
             }
@@ -188,7 +183,6 @@ impl Followers {
         &self,
         goal: &Goal<'_>,
         history: &FleetHistory,
-        events: &[StoredEvent],
         node: &NodeName,
         running: Option<Tag>,
         moved: Option<DateTime<Utc>>,
@@ -196,10 +190,7 @@ impl Followers {
         let failed = state_of(history, goal, node)
             .and_then(|state| state.failure.as_ref())
             .filter(|(tag, _)| tag == goal.tag)
-            .map(|(_, event_type)| {
-                let event = self.failures.get(node).and_then(|place| events.get(*place));
-                failure_words(event, event_type)
-            });
+            .map(|(_, event_type)| failure_words(self.failures.get(node), event_type));
         let entry = self.entries.get(node).map(|(_, stored_at)| *stored_at);
         let last_heard = entry.max(self.heard.get(node).copied());
         let reason = match &failed {

@@ -6,10 +6,11 @@ use shared::daemon::ErrorChain;
 use shared::subjects::EVENT_STREAM;
 
 use super::ReadError;
-use super::log_consumer::{ConsumerEnd, LogConsumer};
+use super::read_ahead::{Ids, ReadAhead};
 use crate::connection::Connection;
 use crate::direct_get::{self, DirectGetRequest, DirectMessage, MAX_BATCH, MAX_BATCH_BYTES};
 use crate::stored_event::StoredEvent;
+use crate::stream_consumer::ConsumerEnd;
 
 /// Fewer events than this are read sooner than a consumer is made.
 const WORTH_A_CONSUMER: u64 = 4000;
@@ -35,7 +36,7 @@ enum ByConsumer {
     /// As soon as the first page is asked for.
     Wanted,
     /// Yes.
-    Reading(Box<LogConsumer>),
+    Reading(ReadAhead),
 }
 
 /// A stored event with the id it was stored under.
@@ -79,19 +80,21 @@ impl EventPages {
 
     /// The next page, never empty; `None` at the end. After an error the same page can be asked for again.
     pub async fn next_page(&mut self) -> Result<Option<Vec<StoredEvent>>, ReadError> {
-        let page = self.next_page_with_ids().await?;
+        let page = self.page(Ids::Left).await?;
         Ok(page.map(|events| events.into_iter().map(|with_id| with_id.event).collect()))
     }
 
     /// The same with the ids that the events were stored under.
     pub async fn next_page_with_ids(&mut self) -> Result<Option<Vec<EventWithId>>, ReadError> {
+        self.page(Ids::Kept).await
+    }
+
+    async fn page(&mut self, ids: Ids) -> Result<Option<Vec<EventWithId>>, ReadError> {
         if self.finished || self.up_to.is_some_and(|up_to| self.next_sequence > up_to) {
-            if let ByConsumer::Reading(consumer) = std::mem::replace(&mut self.consumer, ByConsumer::No) {
-                consumer.end().await;
-            }
+            self.consumer = ByConsumer::No;
             return Ok(None);
         }
-        match self.page_by_consumer().await {
+        match self.page_by_consumer(ids).await {
             Ok(Some(page)) => return Ok(Some(self.up_to_the_end(page)).filter(|page| !page.is_empty())),
             Ok(None) => {}
             Err(error) => {
@@ -119,21 +122,21 @@ impl EventPages {
     }
 
     /// The next page through a consumer, where one does the reading and has something left.
-    async fn page_by_consumer(&mut self) -> Result<Option<Vec<EventWithId>>, ConsumerEnd> {
-        // Taken out, so that a reading that is interrupted in the middle of a page is not gone on with.
-        let mut consumer = match std::mem::replace(&mut self.consumer, ByConsumer::No) {
+    async fn page_by_consumer(&mut self, ids: Ids) -> Result<Option<Vec<EventWithId>>, ConsumerEnd> {
+        let ahead = match &mut self.consumer {
             ByConsumer::No => return Ok(None),
-            ByConsumer::Wanted => {
-                Box::new(LogConsumer::start(&self.connection, &self.filter, self.next_sequence).await?)
+            ByConsumer::Reading(ahead) if ahead.suits(ids) => ahead,
+            ByConsumer::Wanted | ByConsumer::Reading(_) => {
+                let ahead = ReadAhead::start(&self.connection, &self.filter, self.next_sequence, ids);
+                self.consumer = ByConsumer::Reading(ahead);
+                return Box::pin(self.page_by_consumer(ids)).await;
             }
-            ByConsumer::Reading(consumer) => consumer,
         };
-        let Some(page) = consumer.next_page().await? else {
-            consumer.end().await;
-            return Ok(None);
-        };
-        self.consumer = ByConsumer::Reading(consumer);
-        Ok(Some(page))
+        let page = ahead.next_page().await?;
+        if page.is_none() {
+            self.consumer = ByConsumer::No;
+        }
+        Ok(page)
     }
 
     /// Notes how far a page goes, and cuts off what lies behind the end.
@@ -142,7 +145,9 @@ impl EventPages {
             self.next_sequence = last.event.stream_sequence + 1;
             self.start_time = None;
         }
-        if let Some(up_to) = self.up_to {
+        if let Some(up_to) = self.up_to
+            && self.next_sequence > up_to + 1
+        {
             page.retain(|with_id| with_id.event.stream_sequence <= up_to);
         }
         page

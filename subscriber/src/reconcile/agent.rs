@@ -28,7 +28,7 @@ use crate::checkpoint_watch::CheckpointFile;
 use crate::config::{AgentConfig, BundleConfig};
 use crate::desired::Question;
 use crate::metrics::BundleMetrics;
-use crate::node_report::NodeReport;
+use crate::node_report::{LoggedReport, NodeReport};
 use crate::node_state::{LoadedRelease, NodeState, Provenance, ReleaseId};
 use crate::plan::{Announcement, Embedded, Withdrawn};
 use crate::reports::Reporter;
@@ -72,6 +72,8 @@ pub(super) struct Agent {
     /// When old releases are looked through next.
     pub(super) collect_at: Option<Instant>,
     pub(super) own_last_sequence: u64,
+    /// What the log held of this node and bundle when it was last read.
+    pub(super) logged: Option<LoggedReport>,
     /// Answers in a row that could not be used.
     pub(super) fruitless: u32,
     /// Looks in a row that did not go as far as a live message said.
@@ -192,6 +194,7 @@ impl Agent {
             staged: None,
             collect_at: None,
             own_last_sequence: 0,
+            logged: None,
             fruitless: 0,
             behind: 0,
             unannounced: 0,

@@ -14,6 +14,7 @@ use crate::alarms::Subject;
 use crate::checkpoint_watch::LogState;
 use crate::config::Follow;
 use crate::desired::{Answer, Head, Reading, announcement};
+use crate::node_report::LoggedReport;
 use crate::node_state::{Provenance, ReleaseId};
 
 /// How long answers of a log that lags are shrugged off before they raise an alarm.
@@ -120,6 +121,8 @@ impl Agent {
         self.asked = true;
         self.withdrawn = reading.withdrawn;
         self.own_last_sequence = reading.own_last_sequence;
+        self.logged =
+            Some(LoggedReport { up_to_sequence: reading.up_to_sequence, last_sequence: reading.bundle_last_sequence });
         self.unannounced_pin = match &self.target.follow {
             Follow::Tag(tag) if reading.head == Head::Missing && pinned.is_none() => Some(tag.clone()),
             Follow::Tag(_) | Follow::Channel(_) => None,

@@ -31,12 +31,15 @@ impl Agent {
             previous: self.state.previous.first().map(|previous| previous.id.tag.clone()),
             desired: self.desired.as_ref().map(|desired| desired.tag.clone()),
             last_sequence: self.own_last_sequence.max(outbox.last_stream_sequence.unwrap_or(0)),
+            logged: self.logged,
             waiting_events: outbox.waiting,
             alarms,
             started_at: self.started_at,
             ..self.view.borrow().clone()
         };
         self.view.send_if_modified(|shown| {
+            // How far the log was read is told with the next entry; alone it is no reason to write one.
+            shown.logged = report.logged;
             let changed = *shown != report;
             *shown = report;
             changed

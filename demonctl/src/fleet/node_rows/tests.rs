@@ -42,6 +42,7 @@ fn report(node: &str, active: Option<&str>, last_sequence: u64) -> NodeReport {
         previous: None,
         desired: None,
         last_sequence,
+        logged: None,
         waiting_events: 0,
         incarnation: Incarnation::from_uuid(Uuid::from_u128(1)),
         version: "0".to_owned(),
@@ -113,8 +114,7 @@ impl Fleet {
     }
 
     fn entry(mut self, report: NodeReport) -> Self {
-        let stored_at = minute(self.view.history.last_sequence);
-        self.view.entries.insert((report.node.clone(), report.bundle.clone()), Entry { report, stored_at });
+        self.view.entries.insert((report.node.clone(), report.bundle.clone()), Entry { report });
         self
     }
 

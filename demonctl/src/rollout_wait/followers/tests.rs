@@ -106,6 +106,7 @@ fn entry(node: &str, channel: Option<&str>, active: Option<&str>, stored: u64) -
         previous: None,
         desired: None,
         last_sequence: 0,
+        logged: None,
         waiting_events: 0,
         incarnation: Incarnation::from_uuid(Uuid::from_u128(1)),
         version: "0".to_owned(),
@@ -124,8 +125,11 @@ fn told(log: &Log, tables: &[&[NodeEntry]], tag: &str) -> (Vec<String>, Vec<Stri
     for table in tables {
         followers.see_entries(&goal, table);
     }
-    followers.see_events(&goal, &log.history, &log.events, minute(log.events.len() as u64));
-    let outcome = followers.outcome(&goal, &log.history, &log.events);
+    for page in log.events.chunks(2) {
+        followers.see_events(&goal, page);
+    }
+    followers.see_history(&goal, &log.history, minute(log.events.len() as u64));
+    let outcome = followers.outcome(&goal, &log.history);
     let followed = outcome.followed.iter().map(ToString::to_string).collect();
     (followed, outcome.stragglers.iter().map(ToString::to_string).collect())
 }
