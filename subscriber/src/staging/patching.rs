@@ -114,7 +114,7 @@ impl PatchedTree for PatchedDirectory<'_> {
             return self.tree.open_file(file.path.as_str()).map(Some);
         }
         self.clones = false;
-        self.tree.remove_newest()?;
+        self.tree.remove_file(file.path.as_str())?;
         Ok(None)
     }
 
