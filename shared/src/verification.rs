@@ -10,7 +10,7 @@ mod tree;
 
 pub use self::failure::{VerificationFailure, VerifyError};
 pub(crate) use self::side_by_side::{Ended, check_side_by_side, threads_for};
-pub(crate) use self::tree::{FileCheck, TreeVerification};
+pub(crate) use self::tree::{CheckedFile, FileCheck, TreeVerification};
 pub use self::tree::{check_files_without_digests, verify_files};
 use crate::digest::Sha256Digest;
 use crate::event::{FailedCheck, Published};
