@@ -62,6 +62,8 @@ enum Case {
     Put(cases::put::PutArguments),
     /// One release onto a node, verified and unpacked, beside the client library's get, SHA-256 and untar.
     Fetch(cases::fetch::FetchArguments),
+    /// A tree of which little changed onto a node that has the one before, beside a bare copy and `rsync -acz`.
+    Delta(cases::delta::DeltaArguments),
     /// An agent that has nothing to do: memory, messages, start.
     Idle(cases::idle::IdleArguments),
     /// What ten times the nodes, bytes, files, releases or events cost: never worse than linear.
@@ -138,6 +140,7 @@ fn run(case: Case) -> anyhow::Result<()> {
             Case::Reconnect(arguments) => (cases::reconnect::run(&arguments).await?, arguments.common.output),
             Case::Put(arguments) => (cases::put::run(&arguments).await?, arguments.common.output),
             Case::Fetch(arguments) => (cases::fetch::run(&arguments).await?, arguments.common.output),
+            Case::Delta(arguments) => (cases::delta::run(&arguments).await?, arguments.common.output),
             Case::Idle(arguments) => (cases::idle::run(&arguments).await?, arguments.common.output),
             Case::Growth(arguments) => (cases::growth::run(&arguments).await?, arguments.common.output),
             Case::Agent(_) | Case::Supervise(_) => return Ok(()),
