@@ -33,6 +33,9 @@ pub struct NodeReport {
     /// The release it should run, where known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub desired: Option<Tag>,
+    /// The newest release that it holds verified and has not switched to: fetched before it is promoted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub staged: Option<Tag>,
     /// Stream sequence of the node's last event, about whichever bundle; 0 before the first.
     pub last_sequence: u64,
     /// The node's events that are recorded and not yet in the log.
@@ -64,6 +67,7 @@ impl NodeReport {
             active: None,
             previous: None,
             desired: None,
+            staged: None,
             last_sequence: 0,
             waiting_events: 0,
             incarnation,
@@ -129,6 +133,9 @@ pub struct BundleHeartbeat {
     /// The release that should run, where known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub desired: Option<Tag>,
+    /// The release that was fetched before it is promoted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub staged: Option<Tag>,
     /// What is wrong with this bundle alone, in words.
     #[serde(default)]
     pub alarms: Vec<String>,
@@ -161,6 +168,7 @@ impl NodeHeartbeat {
             active: entry.active,
             previous: entry.previous,
             desired: entry.desired,
+            staged: entry.staged,
             last_sequence,
             waiting_events,
             incarnation,
@@ -181,6 +189,7 @@ impl BundleHeartbeat {
             active: report.active,
             previous: report.previous,
             desired: report.desired,
+            staged: report.staged,
             alarms: report.alarms.into_iter().filter(|alarm| !of_node.contains(alarm)).collect(),
         }
     }

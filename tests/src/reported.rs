@@ -60,5 +60,6 @@ pub fn download_failed(tag: &str) -> DownloadFailed {
         remediation: "publish it again".to_owned(),
         running_tag: None,
         repeats: 0,
+        ahead: false,
     }
 }

@@ -150,6 +150,7 @@ async fn fill_table(client: &async_nats::Client, history: &FleetHistory, newest:
             }),
             previous: None,
             desired: Some(newest.clone()),
+            staged: None,
             last_sequence: state.stream_sequence,
             waiting_events: 0,
             incarnation: incarnation()?,
