@@ -233,6 +233,7 @@ mod tests {
                     "active": active(),
                     "previous": "v0",
                     "desired": "v1",
+                    "staged": "v2",
                     "alarms": []
                 },
                 { "bundle": "policies", "pinned": "p1", "alarms": ["release `p1` is not announced yet"] }

@@ -41,9 +41,21 @@ fn start(world: &World, node: &str, settings: &[(&str, &str)]) -> Agent {
 }
 
 fn start_in(world: &World, node: &str, directories: AgentDirectories, settings: &[(&str, &str)]) -> Agent {
+    start_again(world, node, node, directories, settings)
+}
+
+/// Starts an agent whose log has a name of its own.
+fn start_again(
+    world: &World,
+    node: &str,
+    log: &str,
+    directories: AgentDirectories,
+    settings: &[(&str, &str)],
+) -> Agent {
     let mut command: Command = world.agent_command(node);
-    command.envs(settings.iter().copied());
-    Agent::start(node, command, directories, world.directory())
+    // The releases of these tests are old.
+    command.env("DEMON_CONTRACTS_STALE_THRESHOLD_HOURS", "1000000").envs(settings.iter().copied());
+    Agent::start(log, command, directories, world.directory())
 }
 
 /// The node's events of a type about a release.
@@ -87,7 +99,7 @@ async fn a_release_lies_in_the_cache_before_it_is_promoted_and_the_promotion_rea
     let shown = status_when(address, "the staged release in the status", |status| status["staged"] == "v2").await;
     assert_eq!((&shown["status"], &shown["alerts"]), (&json!("loaded"), &json!([])));
     let fleet = operated_json(&world, &["fleet", "status"]).await;
-    assert_eq!((&fleet["nodes"][0]["staged"], &fleet["nodes"][0]["state"]), (&json!("v2"), &json!("ok")), "{fleet}");
+    assert_eq!((&fleet[0]["staged"], &fleet[0]["state"]), (&json!("v2"), &json!("ok")), "{fleet}");
 
     release.promoted(&world.log().await).await;
     agent.switched_to("v2").await;
@@ -124,9 +136,12 @@ async fn a_fetch_under_way_is_joined_by_the_promotion_and_not_begun_again() {
     let release = announced(&world, "v2").await;
     said_of(&world, "n1", "bundle.refresh_attempt", "v2").await;
     release.promoted(&world.log().await).await;
-    agent.process.log_line("that v2 is desired", PATIENCE, |line| {
-        line.contains("\"desired release\"") && line.contains("\"v2\"")
-    }).await;
+    agent
+        .process
+        .log_line("that v2 is desired", PATIENCE, |line| {
+            line.contains("\"desired release\"") && line.contains("\"v2\"")
+        })
+        .await;
     drop(lock);
     agent.switched_to("v2").await;
     said_of(&world, "n1", "bundle.loaded", "v2").await;
@@ -169,8 +184,11 @@ async fn a_release_that_is_withdrawn_while_it_waits_is_removed_and_never_run() {
     })
     .await;
     status_when(address, "nothing staged any more", |status| status.get("staged").is_none()).await;
-    let fleet = operated_json(&world, &["fleet", "status"]).await;
-    assert_eq!(fleet["nodes"][0]["staged"], Value::Null, "{fleet}");
+    eventually("nothing staged in the fleet's table", PATIENCE, async || {
+        let fleet = operated_json(&world, &["fleet", "status"]).await;
+        satisfied(fleet[0]["staged"].is_null(), || fleet.to_string())
+    })
+    .await;
 
     // Also by a head that points at it all the same.
     release.promoted(&world.log().await).await;
@@ -241,7 +259,7 @@ async fn a_disk_without_room_for_a_release_ahead_is_said_once_and_nothing_is_ami
     let shown = status(address).await;
     assert_eq!((&shown["status"], &shown["alerts"]), (&json!("loaded"), &json!([])), "{shown}");
     let fleet = operated_json(&world, &["fleet", "status"]).await;
-    let node = &fleet["nodes"][0];
+    let node = &fleet[0];
     assert_eq!((&node["state"], &node["failure"], &node["alarms"]), (&json!("ok"), &Value::Null, &json!([])), "{node}");
 
     disk.make_room();
@@ -253,11 +271,11 @@ async fn a_disk_without_room_for_a_release_ahead_is_said_once_and_nothing_is_ami
 #[tokio::test(flavor = "multi_thread")]
 async fn a_staged_release_outlives_a_kill_of_the_agent() {
     let world = World::start(&["n1"]).await;
-    let mut agent = running_v1(&world, "n1", &[("DEMON_INTERVAL", "200ms")]).await;
+    let mut agent = running_v1(&world, "n1", &[]).await;
     let release = announced(&world, "v2").await;
     said_of(&world, "n1", "bundle.staged", "v2").await;
     agent.process.kill();
-    let mut agent = start_in(&world, "n1", agent.directories(), &[]);
+    let mut agent = start_again(&world, "n1", "n1-again", agent.directories(), &[]);
     let address = agent.http_address().await;
     status_when(address, "the staged release", |status| status["staged"] == "v2").await;
     release.promoted(&world.log().await).await;

@@ -211,6 +211,8 @@ impl Agent {
                 let source = staged.source();
                 self.stage(id, staged, source, decided);
             }
+            // It is tried again at once, with the room that was made.
+            Err(failure) if self.make_room(id, &failure).await => {}
             Err(failure) => {
                 if let Err(failure) = self.fetch_unverified(id, failure, decided).await {
                     self.failed(&key, &failure).await;

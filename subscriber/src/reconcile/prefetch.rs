@@ -16,10 +16,10 @@ use streams::event_log::ReadError;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use self::work::{Errand, Fetching, Setback, Task, newest_announcement};
+use self::work::{Errand, Fetching, Newest, Setback, Task, newest_announcement};
 use super::agent::Agent;
 use super::wake_ups::WakeUps;
-use crate::cache::{Cache, Current};
+use crate::cache::{Cache, CacheLock, Current};
 use crate::config::Follow;
 use crate::fetch::{StageFailure, StagedRelease};
 use crate::metrics::Operation;
@@ -28,7 +28,7 @@ use crate::plan::Step;
 use crate::plan::prefetch::{Announcements, Outlook, StagedAhead, id_of, release_ahead};
 use crate::release_directory::says_to_be;
 use crate::retention::QUIET_TIME;
-use crate::staging::retire;
+use crate::staging::remove_unused;
 
 /// After a start or a new connection the newest announcement is asked for within this time: a whole fleet may connect at
 /// once, and nothing waits for the answer.
@@ -46,7 +46,7 @@ pub(super) struct Prefetch {
     announcements: Announcements,
     /// The log is to be asked.
     question: Option<Question>,
-    asking: Option<Task<Result<Option<(u64, Published)>, ReadError>>>,
+    asking: Option<Task<Result<Newest, ReadError>>>,
     asked_at: Option<Instant>,
     fetching: Option<Fetching>,
     setback: Option<Setback>,
@@ -59,8 +59,8 @@ pub(super) struct Prefetch {
 /// A question to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Question {
-    /// Where a live message claims the newest announcement to be.
-    floor: Option<u64>,
+    /// Where a live message claims the newest announcement to be; 0 where none does.
+    floor: u64,
     not_before: Instant,
 }
 
@@ -75,8 +75,8 @@ pub(super) enum Joined {
 
 impl Prefetch {
     /// A live message says that something was announced, at this place in the log.
-    pub(super) fn announced(&mut self, floor: Option<u64>) {
-        let floor = self.question.and_then(|question| question.floor).max(floor);
+    pub(super) fn announced(&mut self, floor: u64) {
+        let floor = self.question.map_or(0, |question| question.floor).max(floor);
         // A flood of messages costs a bounded number of reads.
         let not_before = self.asked_at.map_or_else(Instant::now, |asked_at| asked_at + SPACING);
         self.question = Some(Question { floor, not_before });
@@ -85,7 +85,7 @@ impl Prefetch {
     /// Live messages may have been missed: the log is to be asked soon.
     pub(super) fn catch_up(&mut self) {
         let not_before = Instant::now() + LONGEST_CATCH_UP.mul_f64(rand::rng().random());
-        self.question.get_or_insert(Question { floor: None, not_before });
+        self.question.get_or_insert(Question { floor: 0, not_before });
         // What could not be had over the last connection may be over this one.
         self.setback = None;
     }
@@ -139,10 +139,12 @@ impl Agent {
     /// that stands in the cache: it is waited for.
     pub(super) fn give_way(&mut self, step: Step) -> Step {
         self.prefetch.at_rest = matches!(step, Step::Idle(_));
-        let step = match step {
-            Step::Reuse(id) if self.prefetch.is_fetching(&id) => Step::Fetch(id),
-            step => step,
-        };
+        let mut step = step;
+        if let Step::Reuse(id) = &step
+            && self.prefetch.is_fetching(id)
+        {
+            step = Step::Fetch(id.clone());
+        }
         let kept = match &step {
             Step::Idle(_) => true,
             Step::Fetch(id) => self.prefetch.is_fetching(id),
@@ -231,7 +233,7 @@ impl Agent {
             Ok(Err(_)) | Err(_) => {
                 // Whether the log can be read is noticed and said elsewhere.
                 let not_before = Instant::now() + ASK_AGAIN;
-                self.prefetch.question.get_or_insert(Question { floor: None, not_before });
+                self.prefetch.question.get_or_insert(Question { floor: 0, not_before });
             }
         }
     }
@@ -302,9 +304,7 @@ impl Agent {
                 self.metrics.count(Operation::StagedAhead);
                 self.reporter.staged(&id, staged.strategy, staged.wire_bytes, duration_ms).await;
                 self.note_staged_ahead(&announced);
-                // What it supersedes goes once nobody can be reading it.
-                let at = Instant::now() + QUIET_TIME + Duration::from_secs(1);
-                self.collect_at = Some(self.collect_at.map_or(at, |earlier| earlier.min(at)));
+                self.collect_later();
             }
             Err(failure) => self.note_setback(&id, &failure).await,
         }
@@ -342,8 +342,23 @@ impl Agent {
         self.discard(withdrawn.id).await;
     }
 
-    /// Takes a release out of `releases/` that was never switched to.
-    async fn discard(&mut self, id: ReleaseId) {
+    /// What should run comes first, also on the disk: where room is missing for it, what was fetched ahead is given up.
+    /// Says whether there was something to give up.
+    pub(super) async fn make_room(&mut self, wanted: &ReleaseId, failure: &StageFailure) -> bool {
+        let other = |staged: &mut StagedAhead| &staged.id != wanted;
+        let Some(staged) = failure.is_of_room().then(|| self.state.ahead.staged.take_if(other)).flatten() else {
+            return false;
+        };
+        self.unsaved = true;
+        tracing::warn!(
+            tag = %wanted.tag, ahead = %staged.id.tag, error = failure.text(),
+            "what was fetched ahead is removed to make room for what should run"
+        );
+        self.discard(staged.id).await
+    }
+
+    /// Removes a release that was never switched to. Says whether that went well.
+    async fn discard(&mut self, id: ReleaseId) -> bool {
         let tag = id.tag.clone();
         let removed = match self.cache.lock().await {
             Ok(lock) => {
@@ -353,9 +368,15 @@ impl Agent {
             }
             Err(error) => Err(error.into()),
         };
-        if let Err(failure) = removed {
+        if let Err(failure) = &removed {
             tracing::warn!(%tag, error = failure.text(), "a release that is not needed any more cannot be removed");
         }
+        self.collect_later();
+        removed.is_ok()
+    }
+
+    /// What is not needed any more goes once nobody can be reading it.
+    fn collect_later(&mut self) {
         let at = Instant::now() + QUIET_TIME + Duration::from_secs(1);
         self.collect_at = Some(self.collect_at.map_or(at, |earlier| earlier.min(at)));
     }
@@ -365,11 +386,11 @@ impl Agent {
     }
 }
 
-/// Moves a release out of `releases/`, unless it is current or another one stands there.
-fn take_out(cache: &Cache, lock: &crate::cache::CacheLock, id: &ReleaseId) -> Result<(), StageFailure> {
+/// Removes a release from `releases/`, unless it is current or another one stands there.
+fn take_out(cache: &Cache, lock: &CacheLock, id: &ReleaseId) -> Result<(), StageFailure> {
     let home = cache.release(&id.tag);
     if cache.current()? != Current::Release(id.tag.clone()) && says_to_be(&home, id) {
-        retire(cache, lock, &home).map_err(StageFailure::Archive)?;
+        remove_unused(cache, lock, &home).map_err(StageFailure::Archive)?;
     }
     Ok(())
 }

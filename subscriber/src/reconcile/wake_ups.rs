@@ -56,8 +56,8 @@ pub(super) enum Wake {
     Connection,
     /// What the last switch began has come further.
     AfterSwitch,
-    /// A release was announced that need not run, at this place in the log, so a message says.
-    Announced(Option<u64>),
+    /// A release was announced that need not run, at this place in the log, so a message says; 0 where it says none.
+    Announced(u64),
     /// What is fetched ahead has come further.
     Prefetch,
 }
@@ -81,7 +81,7 @@ pub(super) struct WakeUps {
     /// A live message that matters was taken from the feed, and nobody was told.
     untold: bool,
     /// One about an announcement was, as [`Wake::Announced`] tells it.
-    announced: Option<Option<u64>>,
+    announced: Option<u64>,
 }
 
 /// A place in the log that a message claims to be reached.
@@ -274,8 +274,8 @@ struct Relevance {
 enum Heard {
     /// What this node should run.
     Move,
-    /// A release that it may have to run one day, at this place in the log.
-    Announcement(Option<u64>),
+    /// A release that it may have to run one day, at this place in the log, as claimed; 0 where nothing is.
+    Announcement(u64),
 }
 
 /// Whether a live message matters, and for what.
@@ -293,10 +293,10 @@ impl Relevance {
         feed: &mut Option<LiveFeed>,
         floor: &mut Option<Floor>,
         watchdog: &mut FeedWatchdog,
-        announced: &mut Option<Option<u64>>,
+        announced: &mut Option<u64>,
     ) {
         while let Heard::Announcement(at) = self.hear(feed, floor, watchdog).await {
-            *announced = Some(announced.flatten().max(at));
+            *announced = (*announced).max(Some(at));
         }
     }
 
@@ -314,7 +314,9 @@ impl Relevance {
                     raise(floor, &message, Instant::now());
                     return Heard::Move;
                 }
-                Some(Matter::Announcement) => return Heard::Announcement(message.stream_sequence),
+                Some(Matter::Announcement) => {
+                    return Heard::Announcement(message.stream_sequence.unwrap_or(0));
+                }
                 None => {}
             }
         }

@@ -41,36 +41,28 @@ impl Reporter {
         if !tell {
             return;
         }
-        match refused {
-            Some(refused) => {
-                let event = VerificationFailed {
-                    bundle: self.bundle.clone(),
-                    tag: release.tag.clone(),
-                    tree_digest: release.tree_digest,
-                    check: refused.check,
-                    item: shortened(&refused.item),
-                    expected: shortened(&refused.expected),
-                    actual: shortened(&refused.actual),
-                    remediation: remediation.to_owned(),
-                    running_tag: running.cloned(),
-                    repeats: 0,
-                    ahead: true,
-                };
-                self.record(event).await;
-            }
-            None => {
-                let event = DownloadFailed {
-                    bundle: self.bundle.clone(),
-                    tag: release.tag.clone(),
-                    error,
-                    network_error: failure.network_error(),
-                    remediation: remediation.to_owned(),
-                    running_tag: running.cloned(),
-                    repeats: 0,
-                    ahead: true,
-                };
-                self.record(event).await;
-            }
+        let (bundle, tag, remediation) = (self.bundle.clone(), release.tag.clone(), remediation.to_owned());
+        let running_tag = running.cloned();
+        if let Some(refused) = refused {
+            let event = VerificationFailed {
+                bundle,
+                tag,
+                tree_digest: release.tree_digest,
+                check: refused.check,
+                item: shortened(&refused.item),
+                expected: shortened(&refused.expected),
+                actual: shortened(&refused.actual),
+                remediation,
+                running_tag,
+                repeats: 0,
+                ahead: true,
+            };
+            self.record(event).await;
+        } else {
+            let network_error = failure.network_error();
+            let event =
+                DownloadFailed { bundle, tag, error, network_error, remediation, running_tag, repeats: 0, ahead: true };
+            self.record(event).await;
         }
     }
 }

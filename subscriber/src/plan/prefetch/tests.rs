@@ -36,7 +36,9 @@ fn published(number: u8) -> Published {
 
 fn announcements(announced: &[(u64, u8)]) -> Announcements {
     let mut announcements = Announcements::default();
-    announced.iter().for_each(|(sequence, number)| announcements.take(*sequence, published(*number)));
+    for (sequence, number) in announced {
+        announcements.take(*sequence, published(*number));
+    }
     announcements
 }
 

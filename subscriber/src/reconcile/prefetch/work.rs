@@ -57,18 +57,17 @@ impl<T: Send + 'static> Task<T> {
     }
 }
 
-/// The newest announcement in the log, as far as the replica asked knows; `None` where there is none that is valid. A live
+/// An announcement and its place in the log; `None` where there is none that is valid.
+pub(super) type Newest = Option<(u64, Published)>;
+
+/// The newest announcement in the log, as far as the replica asked knows. A live
 /// message that named a place further on is given some time: replicas lag.
-pub(super) async fn newest_announcement(
-    log: EventLog,
-    bundle: BundleName,
-    floor: Option<u64>,
-) -> Result<Option<(u64, Published)>, ReadError> {
+pub(super) async fn newest_announcement(log: EventLog, bundle: BundleName, floor: u64) -> Result<Newest, ReadError> {
     let filter = announcements_filter(&bundle);
     for attempt in 0.. {
         let stored = log.last_on(&filter, Reader::AnyReplica).await?;
         let sequence = stored.as_ref().map_or(0, |stored| stored.stream_sequence);
-        if floor.is_some_and(|floor| sequence < floor) && attempt < MOST_QUESTIONS {
+        if sequence < floor && attempt < MOST_QUESTIONS {
             sleep(catch_up_pause(attempt)).await;
             continue;
         }
