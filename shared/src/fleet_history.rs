@@ -149,6 +149,11 @@ impl FleetHistory {
             }
             BundleEvent::Withdrawn(data) => {
                 self.withdrawn.insert(data.tree_digest);
+                // Whoever holds it will not run it.
+                let holders = self.nodes.iter_mut().filter(|((_, bundle), _)| *bundle == data.bundle);
+                holders.for_each(|(_, node)| {
+                    node.staged.take_if(|staged| *staged == data.tag);
+                });
             }
             BundleEvent::RefreshAttempt(data) => {
                 self.node(source, data.bundle, sequence, incarnation);
@@ -165,12 +170,14 @@ impl FleetHistory {
                 }
             }
             BundleEvent::VerificationFailed(data) => {
-                if let Some(node) = self.node(source, data.bundle, sequence, incarnation) {
+                let ahead = data.ahead;
+                if let Some(node) = self.node(source, data.bundle, sequence, incarnation).filter(|_| !ahead) {
                     node.failure = Some((data.tag, EventType::VerificationFailed));
                 }
             }
             BundleEvent::DownloadFailed(data) => {
-                if let Some(node) = self.node(source, data.bundle, sequence, incarnation) {
+                let ahead = data.ahead;
+                if let Some(node) = self.node(source, data.bundle, sequence, incarnation).filter(|_| !ahead) {
                     node.failure = Some((data.tag, EventType::DownloadFailed));
                 }
             }

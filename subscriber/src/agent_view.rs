@@ -310,6 +310,7 @@ pub(crate) mod tests {
                 }),
                 previous: None,
                 desired: Some("v1".parse().unwrap()),
+                staged: None,
                 last_sequence: 7,
                 logged: None,
                 waiting_events: 0,

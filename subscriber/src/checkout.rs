@@ -280,7 +280,7 @@ fn switch(
             Current::Absent | Current::Foreign => None,
         };
         let kept: Vec<Tag> = before.into_iter().chain(newest_first(cache)?).collect();
-        if let Err(error) = collect(cache, &lock, &kept, KEPT_RELEASES + 1, SystemTime::now()) {
+        if let Err(error) = collect(cache, &lock, &kept, KEPT_RELEASES + 1, &[], SystemTime::now()) {
             tracing::warn!(error = %shared::daemon::ErrorChain(&error), "old releases cannot be removed");
         }
     }

@@ -52,6 +52,7 @@ mod tamper;
 mod test_releases;
 mod trial;
 mod unreported;
+mod wire_bytes;
 
 pub use self::config::{AgentArguments, AgentConfig};
 pub use self::entry_point::{main_with, run};

@@ -50,10 +50,14 @@ pub(crate) enum Operation {
     UpdateDetected,
     /// The files of the running release changed.
     TamperDetected,
+    /// A release was fetched before it was promoted.
+    StagedAhead,
+    /// That failed; nothing is amiss with what runs.
+    NotStagedAhead,
 }
 
 impl Operation {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Loaded,
         Self::Refused,
         Self::RefreshAttempted,
@@ -62,6 +66,8 @@ impl Operation {
         Self::StaleDetected,
         Self::UpdateDetected,
         Self::TamperDetected,
+        Self::StagedAhead,
+        Self::NotStagedAhead,
     ];
 
     fn labels(self) -> [(&'static str, &'static str); 2] {
@@ -74,6 +80,9 @@ impl Operation {
             Self::StaleDetected => ("stale_check", "stale"),
             Self::UpdateDetected => ("update_check", "available"),
             Self::TamperDetected => ("tamper_check", "tampered"),
+            Self::StagedAhead => ("prefetch", "success"),
+            // Not `failed`: the alert on failing operations is about what should run.
+            Self::NotStagedAhead => ("prefetch", "put_off"),
         };
         [("operation", operation), ("result", result)]
     }
@@ -144,6 +153,7 @@ impl BundleMetrics {
         }
         let _ = histogram!(REFRESH_DURATION, self.labels(&[]));
         crate::reconcile::log_watch::begin_metrics(self);
+        crate::wire_bytes::begin_metrics(self);
     }
 
     pub(crate) fn labels(&self, others: &[(&'static str, &'static str)]) -> Vec<Label> {
@@ -210,6 +220,7 @@ fn describe() {
     }
     describe_gauge!(BUILD, "Always 1; the label is the agent's version");
     crate::reconcile::log_watch::describe_metrics();
+    crate::wire_bytes::describe_metrics();
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

@@ -33,6 +33,9 @@ pub struct NodeReport {
     /// The release it should run, where known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub desired: Option<Tag>,
+    /// The newest release that it holds verified and has not switched to: fetched before it is promoted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub staged: Option<Tag>,
     /// Stream sequence of the node's last event, about whichever bundle; 0 before the first.
     pub last_sequence: u64,
     /// What the log said of this bundle when the node last read it; absent before that, and from agents that do not tell.
@@ -67,6 +70,7 @@ impl NodeReport {
             active: None,
             previous: None,
             desired: None,
+            staged: None,
             last_sequence: 0,
             logged: None,
             waiting_events: 0,
@@ -136,6 +140,9 @@ pub struct BundleHeartbeat {
     /// What the log said of this bundle when the node last read it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub logged: Option<LoggedReport>,
+    /// The release that was fetched before it is promoted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub staged: Option<Tag>,
     /// What is wrong with this bundle alone, in words.
     #[serde(default)]
     pub alarms: Vec<String>,
@@ -168,6 +175,7 @@ impl NodeHeartbeat {
             active: entry.active,
             previous: entry.previous,
             desired: entry.desired,
+            staged: entry.staged,
             last_sequence,
             logged: entry.logged,
             waiting_events,
@@ -190,6 +198,7 @@ impl BundleHeartbeat {
             previous: report.previous,
             desired: report.desired,
             logged: report.logged,
+            staged: report.staged,
             alarms: report.alarms.into_iter().filter(|alarm| !of_node.contains(alarm)).collect(),
         }
     }
@@ -244,6 +253,7 @@ mod tests {
                     "previous": "v0",
                     "desired": "v1",
                     "logged": { "up_to_sequence": 9, "last_sequence": 6 },
+                    "staged": "v2",
                     "alarms": []
                 },
                 { "bundle": "policies", "pinned": "p1", "alarms": ["release `p1` is not announced yet"] }

@@ -13,6 +13,7 @@ use shared::identifiers::{BundleName, ChannelName, EventId, Incarnation, Tag};
 
 use crate::conditions::Conditions;
 use crate::failures::FailureBook;
+use crate::plan::prefetch::AheadMemory;
 use crate::trial::TrialBook;
 
 /// Version of the file's form.
@@ -126,6 +127,9 @@ pub(crate) struct NodeState {
     /// What was said last about how the node stands, and what of it is not yet recorded in the outbox.
     #[serde(default)]
     pub conditions: Conditions,
+    /// What was fetched before it was promoted.
+    #[serde(default)]
+    pub ahead: AheadMemory,
     /// The one such switch that files of earlier versions hold, and the id of its event.
     #[serde(default, skip_serializing)]
     unreported: Option<(DateTime<Utc>, Loaded)>,
@@ -149,6 +153,7 @@ impl NodeState {
             unreported: None,
             unreported_id: None,
             conditions: Conditions::default(),
+            ahead: AheadMemory::default(),
         }
     }
 

@@ -4,6 +4,8 @@
 //! then what runs, then what ran before, then what is compiled into the agent, and last what failed its health check; never
 //! what was withdrawn, and never what failed a moment ago.
 
+pub(crate) mod prefetch;
+
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};

@@ -18,6 +18,7 @@ mod look;
 mod memory;
 mod node_alarms;
 mod pinning;
+mod prefetch;
 mod resume;
 mod rounds;
 mod show;

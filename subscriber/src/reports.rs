@@ -4,6 +4,8 @@
 //! to confirm that it was announced. Only the switch waits: it is remembered until its event is on disk. Where an event
 //! cannot be made durable (the disk is full, the outbox has its limit), the log says so beside the fact.
 
+mod ahead;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use shared::daemon::{AUDIT_TARGET, ErrorChain};
 use shared::event::{
@@ -26,7 +28,7 @@ use crate::node_state::ReleaseId;
 const QUEUE: usize = 64;
 
 /// Says what happened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Reporter {
     queue: mpsc::Sender<Entry>,
     bundle: BundleName,
@@ -187,6 +189,7 @@ impl Reporter {
             remediation: remediation.to_owned(),
             running_tag: running.cloned(),
             repeats,
+            ahead: false,
         };
         self.record(event).await;
     }
@@ -213,6 +216,7 @@ impl Reporter {
             remediation: remediation.to_owned(),
             running_tag: running.cloned(),
             repeats,
+            ahead: false,
         };
         self.record(event).await;
     }

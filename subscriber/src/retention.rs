@@ -1,7 +1,7 @@
 //! Removing releases that nobody needs any more.
 //!
-//! What stays: the current release, the last good one before it, so many more as configured, everything that was in
-//! use during the last ten minutes, and everything that a reader holds.
+//! What stays: the current release, the last good one before it, so many more as configured, the one that is to run or
+//! waits to be promoted, everything that was in use during the last ten minutes, and everything that a reader holds.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -40,16 +40,17 @@ pub(crate) enum RetentionError {
 }
 
 /// Removes old releases. `previous` are the releases loaded before the current one, newest first; `keep` of them
-/// stay, at least one. Returns how many releases and leftovers were removed.
+/// stay, at least one, and all of `awaited`: what is to run, or may be one day. Returns how many releases and leftovers were removed.
 pub(crate) fn collect(
     cache: &Cache,
     lock: &CacheLock,
     previous: &[Tag],
     keep: usize,
+    awaited: &[Tag],
     now: SystemTime,
 ) -> Result<usize, RetentionError> {
     let quiet_since = now.checked_sub(QUIET_TIME).unwrap_or(SystemTime::UNIX_EPOCH);
-    let kept: BTreeSet<&Tag> = previous.iter().take(keep.max(1)).collect();
+    let kept: BTreeSet<&Tag> = previous.iter().take(keep.max(1)).chain(awaited).collect();
     let current = match cache.current()? {
         Current::Release(tag) => Some(tag),
         Current::Absent | Current::Foreign => None,
@@ -117,7 +118,7 @@ mod tests {
         fn collect(&self, previous: &[&str], keep: usize, now: SystemTime) -> Vec<String> {
             let previous: Vec<Tag> = previous.iter().map(|name| tag(name)).collect();
             let lock = self.cache.try_lock().unwrap().unwrap();
-            collect(&self.cache, &lock, &previous, keep, now).unwrap();
+            collect(&self.cache, &lock, &previous, keep, &[tag("awaited")], now).unwrap();
             stored_releases(&self.cache).unwrap().into_iter().map(|(tag, _)| tag.to_string()).collect()
         }
     }
@@ -132,6 +133,12 @@ mod tests {
         let world = World::with_releases(&tags, "v5");
         assert_eq!(world.collect(&["v4", "v3", "v2", "v1"], 2, later()), ["v3", "v4", "v5"]);
         assert_eq!(world.collect(&["v4", "v3"], 0, later()), ["v4", "v5"], "the last good one always");
+    }
+
+    #[test]
+    fn what_waits_to_be_promoted_stays() {
+        let world = World::with_releases(&["v1", "v2", "awaited", "superseded"], "v2");
+        assert_eq!(world.collect(&["v1"], 1, later()), ["awaited", "v1", "v2"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::leftovers::retired_path;
-pub(crate) use self::leftovers::{remove_leftovers, retire, touch};
+pub(crate) use self::leftovers::{remove_leftovers, remove_unused, retire, touch};
 pub(crate) use self::patching::PatchPlace;
 use self::tree_writer::TreeWriter;
 use crate::cache::{Cache, CacheLock};

@@ -77,6 +77,8 @@ mod playbook_releases;
 #[cfg(test)]
 mod playbook_users;
 #[cfg(test)]
+mod prefetch;
+#[cfg(test)]
 mod publish_command;
 #[cfg(test)]
 mod publish_hostile_inputs;

@@ -63,6 +63,7 @@ pub fn download_failed(tag: &str) -> DownloadFailed {
         remediation: "publish it again".to_owned(),
         running_tag: None,
         repeats: 0,
+        ahead: false,
     }
 }
 

@@ -140,7 +140,8 @@ impl Stages {
             self.notified.add_some(since(times.attempted));
             self.staged.add_some(since(times.staged));
             switched.add_some(since(times.switched));
-            if !times.from_cache {
+            // A node may have it before it is promoted: its bytes are those of the fetch, whatever the switch says.
+            if times.staged.is_some() {
                 self.wire_bytes.add(as_number(times.wire_bytes));
             }
         }

@@ -169,6 +169,7 @@ async fn fill_table(
                 up_to_sequence: history.last_sequence - events_ago,
                 last_sequence: state.stream_sequence - events_ago,
             }),
+            staged: None,
             waiting_events: 0,
             incarnation: incarnation()?,
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -145,7 +145,7 @@ fn row(view: &FleetView, key: &NodeKey, last: Option<u64>) -> NodeRow {
         desired,
         channel,
         pinned,
-        staged: logged.and_then(|state| state.staged.clone()),
+        staged: staged(report, logged),
         silent_since,
         failure: words,
         reason,
@@ -154,6 +154,15 @@ fn row(view: &FleetView, key: &NodeKey, last: Option<u64>) -> NodeRow {
         waiting_events: report.map_or(0, |report| report.waiting_events),
         version: report.map(|report| report.version.clone()),
         contradiction: entry.and_then(|entry| contradiction(entry, logged, last)),
+    }
+}
+
+/// What a node holds ahead. Its entry knows best, as far as it is not behind the log: what was withdrawn, or gave way to
+/// something else, is gone without an event.
+fn staged(report: Option<&NodeReport>, logged: Option<&NodeState>) -> Option<Tag> {
+    match (report, logged) {
+        (Some(report), Some(logged)) if report.last_sequence >= logged.stream_sequence => report.staged.clone(),
+        (_, logged) => logged?.staged.clone(),
     }
 }
 

@@ -110,6 +110,11 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// What was compared when a verification failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -149,6 +154,9 @@ pub struct VerificationFailed {
     /// How many further attempts failed in the same way since the last report.
     #[serde(default)]
     pub repeats: u64,
+    /// It was fetched before any channel that the node follows pointed at it: nothing is amiss with what the node is to run.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub ahead: bool,
 }
 
 /// Data of `bundle.download_failed`.
@@ -171,4 +179,7 @@ pub struct DownloadFailed {
     /// How many further attempts failed in the same way since the last report.
     #[serde(default)]
     pub repeats: u64,
+    /// It was fetched before any channel that the node follows pointed at it: nothing is amiss with what the node is to run.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub ahead: bool,
 }

@@ -98,6 +98,7 @@ pub(crate) fn download_failed(tag: &str) -> BundleEvent {
         remediation: "publish it again".to_owned(),
         running_tag: None,
         repeats: 0,
+        ahead: false,
     }
     .into()
 }

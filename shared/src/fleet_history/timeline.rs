@@ -236,6 +236,10 @@ impl FleetTimeline {
             }
             BundleEvent::Withdrawn(data) => {
                 self.withdrawals.push(Withdrawal { moment, written_by, withdrawn: data.clone() });
+                let holders = self.nodes.iter_mut().filter(|((_, bundle), _)| *bundle == data.bundle);
+                holders.for_each(|(_, node)| {
+                    node.staged.take_if(|staged| staged.tree_digest == data.tree_digest);
+                });
             }
             BundleEvent::RefreshAttempt(data) => {
                 self.node(envelope, &data.bundle, moment);
@@ -252,12 +256,12 @@ impl FleetTimeline {
                 }
             }
             BundleEvent::VerificationFailed(data) => {
-                if let Some(node) = self.node(envelope, &data.bundle, moment) {
+                if let Some(node) = self.node(envelope, &data.bundle, moment).filter(|_| !data.ahead) {
                     node.last_failure = Some(verification_failure(moment, data));
                 }
             }
             BundleEvent::DownloadFailed(data) => {
-                if let Some(node) = self.node(envelope, &data.bundle, moment) {
+                if let Some(node) = self.node(envelope, &data.bundle, moment).filter(|_| !data.ahead) {
                     node.last_failure = Some(download_failure(moment, data));
                 }
             }

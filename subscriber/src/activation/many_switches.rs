@@ -137,7 +137,7 @@ fn switch_and_collect(switches: usize) {
         let release = world.store(&format!("v{number}"));
         world.switch(&release);
         let later = SystemTime::now() + QUIET_TIME + Duration::from_mins(1);
-        collect(&world.cache, &world.lock(), &[], 1, later).unwrap();
+        collect(&world.cache, &world.lock(), &[], 1, &[], later).unwrap();
     });
     assert!(reads > 0, "nobody read");
     let left = stored_releases(&world.cache).unwrap().len();

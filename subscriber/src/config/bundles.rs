@@ -26,8 +26,9 @@ const BUNDLE: &str = "--bundle (DEMON_BUNDLE)";
 /// Options about bundles.
 #[derive(Debug, Clone, Args)]
 pub struct BundleArguments {
-    /// Bundle to run, as `NAME[=DIRECTORY][,channel=NAME][,tag=TAG]`; given again for each further bundle, or several
-    /// separated by `;`. A directory holds no `,` and no `;`. What is left out, --channel, --tag and --cache say
+    /// Bundle to run, as `NAME[=DIRECTORY][,channel=NAME][,tag=TAG][,prefetch=on|off]`; given again for each further bundle,
+    /// or several separated by `;`. A directory holds no `,` and no `;`. What is left out, --channel, --tag, --cache and
+    /// --prefetch say
     #[arg(
         long = "bundle",
         env = "DEMON_BUNDLE",
@@ -45,6 +46,21 @@ pub struct BundleArguments {
     /// bundles it is about `contracts`
     #[arg(long, env = "DEMON_CONTRACTS_TAG", value_name = "TAG")]
     pub tag: Option<String>,
+
+    /// Fetch and verify the newest release when it is announced, so that a promotion costs only the switch: it lies in the
+    /// cache from then on and is not run before. Costs the bytes of each release that is announced and never promoted to the
+    /// channel; `off` fetches on promotion. A pinned bundle fetches nothing ahead. For every bundle whose entry does not say
+    #[arg(
+        long,
+        env = "DEMON_PREFETCH",
+        value_name = "ON|OFF",
+        default_value = "on",
+        num_args = 0..=1,
+        default_missing_value = "on",
+        action = clap::ArgAction::Set,
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub prefetch: bool,
 
     /// Directory that holds the releases, for the one bundle whose entry names none; may be deleted at any time, the agent
     /// fills it again
@@ -96,6 +112,8 @@ pub struct BundleConfig {
     pub channel: ChannelName,
     /// Its cache directory, absolute.
     pub cache: PathBuf,
+    /// Whether releases are fetched when they are announced, where a channel is followed.
+    pub prefetch: bool,
 }
 
 /// The bundles and the directories, each of them checked.
@@ -139,7 +157,8 @@ impl BundleArguments {
             };
             let own = entry.directory.map(|directory| absolute(&directory, BUNDLE, faults));
             let cache = own.unwrap_or_else(|| Some(cache.clone()))?;
-            bundles.push(BundleConfig { bundle: entry.name, follow, channel: beside, cache });
+            let prefetch = entry.prefetch.unwrap_or(self.prefetch);
+            bundles.push(BundleConfig { bundle: entry.name, follow, channel: beside, cache, prefetch });
         }
         let beside = || bundles.first().and_then(|first| first.cache.parent()).unwrap_or(Path::new("")).join("agent");
         let state_dir = self.state_dir.clone().unwrap_or_else(beside);

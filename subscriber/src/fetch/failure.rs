@@ -142,6 +142,24 @@ impl StageFailure {
         }
     }
 
+    /// Whether more room on the disk would have helped.
+    pub(crate) fn is_of_room(&self) -> bool {
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Archive(error) | Self::Files(VerifyError::Write { source: error, .. }) => is_full(error),
+            Self::Staging(error) => error.is_full(),
+            Self::Refused(_)
+            | Self::Store(_)
+            | Self::Files(_)
+            | Self::Stored(_)
+            | Self::Cache(_)
+            | Self::Activation(_)
+            | Self::Pin(_)
+            | Self::Interrupted(_) => false,
+        }
+    }
+
     /// The whole chain of causes, as events and logs show it.
     pub(crate) fn text(&self) -> String {
         ErrorChain(self).to_string().chars().take(LONGEST_TEXT).collect()

@@ -30,6 +30,9 @@ pub(super) struct ContractBundle {
     using_fallback: bool,
     cache_dir: Option<String>,
     source: &'static str,
+    /// The release that waits in the cache to be promoted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staged: Option<String>,
 }
 
 #[derive(Debug, Serialize, PartialEq)]
@@ -86,6 +89,7 @@ impl ContractBundle {
             using_fallback: false,
             cache_dir: None,
             source: "disabled",
+            staged: None,
         }
     }
 
@@ -104,6 +108,7 @@ impl ContractBundle {
                 (false, true) => "fallback",
                 (false, false) => "primary",
             },
+            staged: view.report.staged.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -247,6 +252,14 @@ mod tests {
                 "source": "primary"
             } })
         );
+    }
+
+    #[test]
+    fn a_release_that_waits_to_be_promoted_is_named() {
+        let mut view = view();
+        view.report.staged = Some("v2".parse().unwrap());
+        let bundle = &document(&view, at(2, 0))["contractBundle"];
+        assert_eq!((&bundle["status"], &bundle["staged"]), (&json!("loaded"), &json!("v2")));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::after_switch::AfterSwitch;
 use super::log_watch::LogWatch;
 use super::node_alarms::NodeAlarms;
 use super::pinning::KnownPin;
+use super::prefetch::Prefetch;
 use super::tamper_check::FileChecks;
 use crate::agent_view::{AgentView, ManifestFacts, Trouble};
 use crate::alarms::Alarms;
@@ -66,6 +67,8 @@ pub(super) struct Agent {
     /// Releases in the cache that are not what they should be.
     pub(super) damaged: BTreeSet<ReleaseId>,
     pub(super) staged: Option<Staged>,
+    /// What is fetched before it is promoted.
+    pub(super) prefetch: Prefetch,
     pub(super) alarms: Alarms,
     pub(super) node_alarms: Arc<NodeAlarms>,
     pub(super) metrics: BundleMetrics,
@@ -192,6 +195,7 @@ impl Agent {
             verifying: false,
             damaged: BTreeSet::new(),
             staged: None,
+            prefetch: Prefetch::default(),
             collect_at: None,
             own_last_sequence: 0,
             logged: None,

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use rand::RngExt as _;
 use shared::daemon::crash_point::CrashPoint;
 use shared::digest::Sha256Digest;
-use shared::event::{FailedCheck, LoadSource, Loaded};
+use shared::event::{FailedCheck, LoadSource, Loaded, Published};
 use shared::identifiers::Tag;
 use shared::release::Release;
 use shared::subjects::EventSubject;
@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::agent::{Agent, Next, Staged};
+use super::prefetch::Joined;
 use super::wake_ups::WakeUps;
 use crate::activation::activate;
 use crate::alarms::Subject;
@@ -29,6 +30,7 @@ use crate::plan::{Desired, Idle, Refusal, Situation, Step, WaitReason, next_step
 use crate::release_directory::says_to_be;
 use crate::reports::log_loaded;
 use crate::retention::QUIET_TIME;
+use crate::wire_bytes::{Purpose, WireBytes};
 
 /// Steps that took longer than this are followed by another look at the log.
 const FRESH: Duration = Duration::from_secs(1);
@@ -61,6 +63,7 @@ impl Agent {
                 retry: &self.config.timing.retry(),
                 now,
             });
+            let step = self.give_way(step);
             if let Some(rest) = self.resting(&step, now) {
                 // Verified now, it would be switched to unseen when it is wanted again.
                 self.staged = None;
@@ -195,25 +198,12 @@ impl Agent {
     async fn fetch(&mut self, id: &ReleaseId, key: FailureKey, wake_ups: &mut WakeUps) -> Next {
         let Some((_, announced)) = self.announced.clone() else { return Next::Look };
         let decided = Instant::now();
-        let news = self.state.failures.attempt_is_news(&key, Utc::now());
-        let way = tokio::select! {
-            way = cheapest_way(&self.store, &self.cache, &announced) => way,
-            () = self.trial_failed() => return Next::Look,
+        let fetched = match self.join_prefetch(id, wake_ups).await {
+            Some(Joined::Ended(fetched)) => Some(fetched),
+            Some(Joined::GivenUp) => None,
+            None => self.fetch_now(id, &key, &announced, wake_ups).await,
         };
-        self.reporter.refresh_attempt(id, self.running(), way.strategy(), news).await;
-        let failed = self.trial_failed();
-        let fetched = tokio::select! {
-            fetched = fetch(&self.store, &self.cache, &announced, &way, self.limits, &()) => fetched,
-            // Leaves nothing behind: a large release does not hold up the one that is wanted instead.
-            () = self.superseded(id, wake_ups) => {
-                tracing::info!(tag = %id.tag, "fetching is given up: another release is desired now");
-                return Next::Look;
-            }
-            () = failed => {
-                tracing::info!(tag = %id.tag, "fetching is put off: the running release failed its health check");
-                return Next::Look;
-            }
-        };
+        let Some(fetched) = fetched else { return Next::Look };
         match fetched {
             Ok(staged) => {
                 self.damaged.remove(id);
@@ -221,6 +211,8 @@ impl Agent {
                 let source = staged.source();
                 self.stage(id, staged, source, decided);
             }
+            // It is tried again at once, with the room that was made.
+            Err(failure) if self.make_room(id, &failure).await => {}
             Err(failure) => {
                 if let Err(failure) = self.fetch_unverified(id, failure, decided).await {
                     self.failed(&key, &failure).await;
@@ -228,6 +220,39 @@ impl Agent {
             }
         }
         Next::Rest(Duration::ZERO)
+    }
+
+    /// Fetches a release, unless something comes first.
+    async fn fetch_now(
+        &mut self,
+        id: &ReleaseId,
+        key: &FailureKey,
+        announced: &Published,
+        wake_ups: &mut WakeUps,
+    ) -> Option<Result<StagedRelease, StageFailure>> {
+        let news = self.state.failures.attempt_is_news(key, Utc::now());
+        let way = tokio::select! {
+            way = cheapest_way(&self.store, &self.cache, announced) => way,
+            () = self.trial_failed() => return None,
+        };
+        self.reporter.refresh_attempt(id, self.running(), way.strategy(), news).await;
+        let failed = self.trial_failed();
+        let spent = WireBytes::new(&self.metrics, Purpose::Switch);
+        tokio::select! {
+            fetched = fetch(&self.store, &self.cache, announced, &way, self.limits, &spent) => {
+                spent.complete(fetched.as_ref().map_or(0, |staged| staged.wire_bytes));
+                Some(fetched)
+            }
+            // Leaves nothing behind: a large release does not hold up the one that is wanted instead.
+            () = self.superseded(id, wake_ups) => {
+                tracing::info!(tag = %id.tag, "fetching is given up: another release is desired now");
+                None
+            }
+            () = failed => {
+                tracing::info!(tag = %id.tag, "fetching is put off: the running release failed its health check");
+                None
+            }
+        }
     }
 
     /// Where the emergency flag is raised, what failed for its digests alone is fetched again without comparing them.
@@ -370,6 +395,7 @@ impl Agent {
             | StageFailure::Pin(_)
             | StageFailure::Interrupted(_) => FailureKind::Download,
         };
+        self.prefetch.forget(&key.release.tag);
         self.note_trouble(key, kind, failure);
         let (retry, spread) = (self.config.timing.retry(), rand::rng().random());
         let delay = |attempts| retry.delay(attempts, spread);

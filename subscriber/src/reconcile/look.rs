@@ -110,6 +110,8 @@ impl Agent {
                 Head::Pinned(..) | Head::Missing | Head::Unchanged => 0,
             };
             self.state.trials.enter_epoch(head);
+            self.state.ahead.enter_epoch();
+            self.prefetch.enter_epoch();
             self.unsaved = true;
         }
         position.read_up_to = position.read_up_to.max(reading.up_to_sequence);
@@ -137,6 +139,7 @@ impl Agent {
                     self.unsaved = true;
                 }
                 let head = ReleaseId { tag: promoted.tag, tree_digest: promoted.tree_digest };
+                self.unsaved |= self.state.ahead.point_at(&head, sequence);
                 if self.state.trials.heed_head(&head, sequence, promoted.cause) {
                     tracing::info!(tag = %head.tag, "the channel was moved to it anew: the release is tried again");
                     self.unsaved = true;
@@ -179,6 +182,10 @@ impl Agent {
         if self.active().is_some_and(|active| active.id == desired) || matches!(self.target.follow, Follow::Tag(_)) {
             return Ok(());
         }
+        self.announced = self.announcement_read_ahead(&desired).await;
+        if self.announced.is_some() {
+            return Ok(());
+        }
         self.announced = announcement(&self.log, &self.target.bundle, &desired.tag).await?;
         self.unannounced = if self.announced.is_some() { 0 } else { self.unannounced.saturating_add(1) };
         Ok(())
@@ -186,7 +193,7 @@ impl Agent {
 }
 
 /// How soon the log is read again when it should have gone further by now, or answered with an old state.
-pub(super) fn catch_up_pause(attempts: u32) -> Duration {
+pub(in crate::reconcile) fn catch_up_pause(attempts: u32) -> Duration {
     FIRST_CATCH_UP.saturating_mul(1 << attempts.min(16)).min(LONGEST_CATCH_UP)
 }
 

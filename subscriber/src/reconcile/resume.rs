@@ -140,10 +140,12 @@ impl Agent {
         let rest =
             self.state.previous.iter().map(|release| release.id.tag.clone()).filter(|tag| Some(tag) != first.as_ref());
         let previous: Vec<Tag> = first.clone().into_iter().chain(rest).collect();
+        let ahead = self.state.ahead.staged.iter().map(|staged| &staged.id);
+        let awaited: Vec<Tag> = ahead.chain(&self.desired).map(|id| id.tag.clone()).collect();
         let (cache, keep) = (self.cache.clone(), self.config.keep_releases);
         let collected = async {
             let lock = cache.lock().await?;
-            let work = move |lock: CacheLock| collect(&cache, &lock, &previous, keep, SystemTime::now());
+            let work = move |lock: CacheLock| collect(&cache, &lock, &previous, keep, &awaited, SystemTime::now());
             spawn_blocking(move || work(lock)).await.unwrap_or(Ok(0))
         };
         let collected: Result<usize, RetentionError> = collected.await;

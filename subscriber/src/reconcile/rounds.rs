@@ -1,6 +1,7 @@
 //! The life of one bundle's agent: round after round, what is known is compared with the log. Each bundle has such a loop
 //! of its own; none waits for another.
 
+use std::future::pending;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -33,8 +34,10 @@ impl Agent {
         // Offline, the last good release is put back in place if it is here.
         self.converge(wake_ups).await;
         wake_ups.listen().await;
+        self.prefetch.catch_up();
         loop {
             let rest = self.round(wake_ups).await;
+            self.tend_prefetch().await;
             self.read_manifest().await;
             self.note_conditions().await;
             self.show();
@@ -44,11 +47,20 @@ impl Agent {
             loop {
                 let wake = tokio::select! {
                     biased;
-                    () = self.after_switch_changed() => Wake::AfterSwitch,
+                    wake = self.changed_beside() => wake,
                     wake = wake_ups.next(timer) => wake,
                 };
                 match wake {
                     Wake::Outbox | Wake::Connection => self.show(),
+                    Wake::Prefetch => {
+                        self.tend_prefetch().await;
+                        self.show();
+                    }
+                    // Nothing that should run now: one question beside the rounds.
+                    Wake::Announced(floor) => {
+                        self.prefetch.announced(floor);
+                        self.tend_prefetch().await;
+                    }
                     // A release that failed is exchanged at once, whatever the network does.
                     Wake::AfterSwitch => self.settle_after_switch(wake_ups).await,
                     Wake::Files => {
@@ -59,6 +71,7 @@ impl Agent {
                     Wake::Live | Wake::Cache | Wake::Timer => break,
                     Wake::Connected => {
                         self.fruitless = 0;
+                        self.prefetch.catch_up();
                         self.state.failures.retry_now(Utc::now(), &[FailureKind::Download]);
                         break;
                     }
@@ -69,10 +82,27 @@ impl Agent {
                         self.unsaved |= self.state.trials.forgive_all();
                         // Somebody may have repaired them; they are compared before they are used.
                         self.damaged.clear();
+                        self.prefetch.catch_up();
                         break;
                     }
                 }
             }
+        }
+    }
+
+    /// Waits until something that goes on beside the rounds has come further. Cancel safe.
+    async fn changed_beside(&mut self) -> Wake {
+        let Self { after_switch, prefetch, .. } = self;
+        let after_switch = async {
+            match after_switch {
+                Some(after) => after.changed().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = after_switch => Wake::AfterSwitch,
+            () = prefetch.changed() => Wake::Prefetch,
         }
     }
 
@@ -159,6 +189,7 @@ impl Agent {
             tracing::warn!("the cache does not show the release that this node switched to: looking what should run");
             self.intact = false;
             self.staged = None;
+            self.state.ahead.staged = None;
         }
     }
 }

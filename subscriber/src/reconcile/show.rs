@@ -30,6 +30,7 @@ impl Agent {
             pinned: self.pinned_tag(),
             previous: self.state.previous.first().map(|previous| previous.id.tag.clone()),
             desired: self.desired.as_ref().map(|desired| desired.tag.clone()),
+            staged: self.state.ahead.staged.as_ref().map(|staged| staged.id.tag.clone()),
             last_sequence: self.own_last_sequence.max(outbox.last_stream_sequence.unwrap_or(0)),
             logged: self.logged,
             waiting_events: outbox.waiting,

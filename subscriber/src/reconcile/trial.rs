@@ -186,14 +186,6 @@ impl Agent {
         channel.and_then(|channel| self.state.position.applied.get(channel)).copied().unwrap_or(0)
     }
 
-    /// Waits until what followed the last switch has come further. Cancel safe.
-    pub(super) async fn after_switch_changed(&mut self) {
-        match &mut self.after_switch {
-            Some(after) => after.changed().await,
-            None => pending().await,
-        }
-    }
-
     /// Waits until the running release fails its trial; for ever where that is known already. Cancel safe; holds nothing
     /// of the agent.
     pub(super) fn trial_failed(&self) -> impl Future<Output = ()> + use<> {

@@ -56,6 +56,10 @@ pub(super) enum Wake {
     Connection,
     /// What the last switch began has come further.
     AfterSwitch,
+    /// A release was announced that need not run, at this place in the log, so a message says; 0 where it says none.
+    Announced(u64),
+    /// What is fetched ahead has come further.
+    Prefetch,
 }
 
 /// Everything that wakes the agent.
@@ -76,6 +80,8 @@ pub(super) struct WakeUps {
     earliest: Instant,
     /// A live message that matters was taken from the feed, and nobody was told.
     untold: bool,
+    /// One about an announcement was, as [`Wake::Announced`] tells it.
+    announced: Option<u64>,
 }
 
 /// A place in the log that a message claims to be reached.
@@ -102,6 +108,7 @@ impl WakeUps {
             floor: None,
             earliest: Instant::now(),
             untold: false,
+            announced: None,
         })
     }
 
@@ -145,11 +152,17 @@ impl WakeUps {
     /// The next reason to look, `timer` at the latest. Cancel safe.
     pub(super) async fn next(&mut self, timer: Instant) -> Wake {
         if !self.untold {
+            if let Some(floor) = self.announced.take() {
+                return Wake::Announced(floor);
+            }
             let wake = tokio::select! {
                 biased;
                 _ = self.hangup.recv() => Wake::Hangup,
                 () = again(&mut self.again) => Wake::Connected,
-                () = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog) => Wake::Live,
+                heard = self.relevance.hear(&mut self.feed, &mut self.floor, &mut self.watchdog) => match heard {
+                    Heard::Move => Wake::Live,
+                    Heard::Announcement(floor) => Wake::Announced(floor),
+                },
                 Ok(()) = self.outbox.changed() => Wake::Outbox,
                 Ok(()) = self.status.changed() => Wake::Connection,
                 () = self.cache.changed() => Wake::Cache,
@@ -171,13 +184,13 @@ impl WakeUps {
 
     /// Waits until a live message that matters arrives. Cancel safe.
     pub(super) async fn live(&mut self) {
-        self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog).await;
+        self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog, &mut self.announced).await;
         sleep_until(self.earliest).await;
     }
 
     /// Whether a live message that matters is here already.
     pub(super) fn news(&mut self) -> bool {
-        let live = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog);
+        let live = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog, &mut self.announced);
         tokio::pin!(live);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         live.as_mut().poll(&mut context).is_ready()
@@ -191,8 +204,8 @@ impl WakeUps {
         }
     }
 
-    /// Judges the feed and subscribes anew where that may help.
-    pub(super) async fn look_after_feed(&mut self) {
+    /// Judges the feed and subscribes anew where that may help. Says whether it did.
+    pub(super) async fn look_after_feed(&mut self) -> bool {
         // What has arrived and was not looked at yet counts.
         while self.news() {}
         loop {
@@ -210,7 +223,9 @@ impl WakeUps {
             tracing::warn!("live messages do not arrive: subscribing anew");
             self.feed = None;
             self.listen().await;
+            return true;
         }
+        false
     }
 
     /// How soon the feed is to be judged again.
@@ -254,33 +269,74 @@ struct Relevance {
     awaited: Option<Tag>,
 }
 
+/// What a live message is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// What this node should run.
+    Move,
+    /// A release that it may have to run one day, at this place in the log, as claimed; 0 where nothing is.
+    Announcement(u64),
+}
+
+/// Whether a live message matters, and for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Matter {
+    Move,
+    Announcement,
+}
+
 impl Relevance {
-    /// Waits for a message that matters and raises the floor to what it claims. For ever, where there is no feed.
-    async fn live(&self, feed: &mut Option<LiveFeed>, floor: &mut Option<Floor>, watchdog: &mut FeedWatchdog) {
+    /// Waits for a message about what should run and raises the floor to what it claims; notes one about an announcement.
+    /// For ever, where there is no feed.
+    async fn live(
+        &self,
+        feed: &mut Option<LiveFeed>,
+        floor: &mut Option<Floor>,
+        watchdog: &mut FeedWatchdog,
+        announced: &mut Option<u64>,
+    ) {
+        while let Heard::Announcement(at) = self.hear(feed, floor, watchdog).await {
+            *announced = (*announced).max(Some(at));
+        }
+    }
+
+    /// Waits for a message that matters, and raises the floor to what it claims where it is about what should run.
+    async fn hear(&self, feed: &mut Option<LiveFeed>, floor: &mut Option<Floor>, watchdog: &mut FeedWatchdog) -> Heard {
         let Some(live) = feed else { return std::future::pending().await };
         loop {
             // The connection is closed for good: this process is ending.
             let Some(message) = live.next().await else { return std::future::pending().await };
-            if self.matters(&message.subject) {
-                if let Some(sequence) = message.stream_sequence {
-                    watchdog.delivered(sequence);
+            match self.matter(&message.subject) {
+                Some(Matter::Move) => {
+                    if let Some(sequence) = message.stream_sequence {
+                        watchdog.delivered(sequence);
+                    }
+                    raise(floor, &message, Instant::now());
+                    return Heard::Move;
                 }
-                raise(floor, &message, Instant::now());
-                return;
+                Some(Matter::Announcement) => {
+                    return Heard::Announcement(message.stream_sequence.unwrap_or(0));
+                }
+                None => {}
             }
         }
     }
 
-    fn matters(&self, subject: &str) -> bool {
-        let Ok(subject) = subject.parse::<EventSubject>() else { return false };
+    fn matter(&self, subject: &str) -> Option<Matter> {
+        let subject = subject.parse::<EventSubject>().ok()?;
         if subject.bundle() != Some(&self.target.bundle) {
-            return false;
+            return None;
         }
+        let (moves, follow) = (Some(Matter::Move), &self.target.follow);
         match (subject.event_type(), subject.scope()) {
-            (EventType::Withdrawn, Scope::Release(_)) => true,
-            (EventType::Promoted, Scope::Channel(channel)) => self.target.follow.channel() == Some(channel),
+            (EventType::Withdrawn, Scope::Release(_)) => moves,
+            (EventType::Promoted, Scope::Channel(channel)) => moves.filter(|_| follow.channel() == Some(channel)),
             (EventType::Published, Scope::Release(tag)) => {
-                self.awaited.as_ref() == Some(tag) || self.target.follow == Follow::Tag(tag.clone())
+                if self.awaited.as_ref() == Some(tag) || follow == &Follow::Tag(tag.clone()) {
+                    moves
+                } else {
+                    (self.target.prefetch && follow.channel().is_some()).then_some(Matter::Announcement)
+                }
             }
             (
                 EventType::Withdrawn
@@ -300,7 +356,7 @@ impl Relevance {
                 | EventType::Checkpointed
                 | EventType::Other(_),
                 _,
-            ) => false,
+            ) => None,
         }
     }
 }
@@ -344,20 +400,24 @@ mod tests {
     fn only_what_can_move_this_node_matters() {
         let following = relevance(&[], Some("v2"));
         for (subject, matters) in [
-            ("bundle.promoted.contracts.channel.latest", true),
-            ("bundle.promoted.contracts.channel.production", false),
-            ("bundle.promoted.policies.channel.latest", false),
-            ("bundle.published.contracts.release.v1", false),
-            ("bundle.published.contracts.release.v2", true),
-            ("bundle.withdrawn.contracts.release.v1", true),
-            ("bundle.loaded.contracts.node.n1", false),
-            ("nonsense", false),
+            ("bundle.promoted.contracts.channel.latest", Some(Matter::Move)),
+            ("bundle.promoted.contracts.channel.production", None),
+            ("bundle.promoted.policies.channel.latest", None),
+            ("bundle.published.contracts.release.v1", Some(Matter::Announcement)),
+            ("bundle.published.policies.release.v1", None),
+            ("bundle.published.contracts.release.v2", Some(Matter::Move)),
+            ("bundle.withdrawn.contracts.release.v1", Some(Matter::Move)),
+            ("bundle.loaded.contracts.node.n1", None),
+            ("nonsense", None),
         ] {
-            assert_eq!(following.matters(subject), matters, "{subject}");
+            assert_eq!(following.matter(subject), matters, "{subject}");
         }
         let pinned = relevance(&["--tag", "v1"], None);
-        assert!(pinned.matters("bundle.published.contracts.release.v1"));
-        assert!(!pinned.matters("bundle.promoted.contracts.channel.latest"));
+        assert_eq!(pinned.matter("bundle.published.contracts.release.v1"), Some(Matter::Move));
+        assert_eq!(pinned.matter("bundle.published.contracts.release.v2"), None, "nothing is fetched ahead");
+        assert_eq!(pinned.matter("bundle.promoted.contracts.channel.latest"), None);
+        let off = relevance(&["--prefetch", "off"], None);
+        assert_eq!(off.matter("bundle.published.contracts.release.v1"), None);
     }
 
     #[test]

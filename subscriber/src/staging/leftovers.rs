@@ -31,6 +31,19 @@ pub(crate) fn retire(cache: &Cache, _lock: &CacheLock, directory: &Path) -> io::
     Ok(())
 }
 
+/// Removes a release that was never current, so that nobody can have found it there. Where it is being read all the same,
+/// as the base of a patch, it is only taken out, to be removed later.
+pub(crate) fn remove_unused(cache: &Cache, _lock: &CacheLock, directory: &Path) -> io::Result<()> {
+    let path = retired_path(cache);
+    fs::rename(directory, &path)?;
+    CrashPoint::ReleaseRetired.reach();
+    if File::open(&path)?.try_lock().is_ok() {
+        fs::remove_dir_all(&path)?;
+        CrashPoint::LeftoverRemoved.reach();
+    }
+    Ok(())
+}
+
 /// Removes what nobody works in or reads any more: staging directories of agents that are gone, and retired
 /// releases that were last touched before `retired_before`. Returns how many.
 pub(crate) fn remove_leftovers(

@@ -41,6 +41,7 @@ fn report(node: &str, active: Option<&str>, last_sequence: u64) -> NodeReport {
         }),
         previous: None,
         desired: None,
+        staged: None,
         last_sequence,
         logged: None,
         waiting_events: 0,
@@ -109,6 +110,7 @@ impl Fleet {
             remediation: "make room".to_owned(),
             running_tag: None,
             repeats: 0,
+            ahead: false,
         };
         self.event(&format!("/nodes/{node}"), failed)
     }

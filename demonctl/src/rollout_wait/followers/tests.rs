@@ -70,6 +70,7 @@ impl Log {
             remediation: "make room".to_owned(),
             running_tag: None,
             repeats: 0,
+            ahead: false,
         };
         self.add(&format!("/nodes/{node}"), failed)
     }
@@ -105,6 +106,7 @@ fn entry(node: &str, channel: Option<&str>, active: Option<&str>, stored: u64) -
         }),
         previous: None,
         desired: None,
+        staged: None,
         last_sequence: 0,
         logged: None,
         waiting_events: 0,

@@ -1,4 +1,4 @@
-//! One entry of `--bundle`: `NAME[=DIRECTORY][,channel=NAME][,tag=TAG]`.
+//! One entry of `--bundle`: `NAME[=DIRECTORY][,channel=NAME][,tag=TAG][,prefetch=on|off]`.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,7 @@ pub(super) struct Entry {
     pub(super) directory: Option<PathBuf>,
     pub(super) channel: Option<ChannelName>,
     pub(super) tag: Option<Tag>,
+    pub(super) prefetch: Option<bool>,
 }
 
 impl Entry {
@@ -31,16 +32,18 @@ impl Entry {
             wrong = true;
         }
         let name: Option<BundleName> = parsed(name, option, faults);
-        let (mut channel, mut tag) = (None, None);
+        let (mut channel, mut tag, mut prefetch) = (None, None, None);
         for part in parts {
             match part.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
                 Some(("channel", value)) if channel.is_none() => channel = Some(parsed(value, option, faults)),
                 // As in `DEMON_CONTRACTS_TAG`.
                 Some(("tag", UNPINNED)) if tag.is_none() => {}
                 Some(("tag", value)) if tag.is_none() => tag = Some(parsed(value, option, faults)),
+                Some(("prefetch", "on" | "true" | "yes" | "1")) if prefetch.is_none() => prefetch = Some(true),
+                Some(("prefetch", "off" | "false" | "no" | "0")) if prefetch.is_none() => prefetch = Some(false),
                 _ => {
                     let fault = format!(
-                        "`{}` in `{}` is none of `channel=NAME` and `tag=TAG`, once each",
+                        "`{}` in `{}` is none of `channel=NAME`, `tag=TAG` and `prefetch=on|off`, once each",
                         shown(part),
                         shown(text)
                     );
@@ -56,7 +59,8 @@ impl Entry {
         // `Some(None)` is a fault that is told already.
         let (channel, tag) =
             (channel.map_or(Some(None), |found| found.map(Some)), tag.map_or(Some(None), |found| found.map(Some)));
-        let entry = Self { name: name?, directory: directory.map(PathBuf::from), channel: channel?, tag: tag? };
+        let directory = directory.map(PathBuf::from);
+        let entry = Self { name: name?, directory, channel: channel?, tag: tag?, prefetch };
         (!wrong).then_some(entry)
     }
 }
