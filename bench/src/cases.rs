@@ -5,6 +5,7 @@ pub(crate) mod fleet;
 pub(crate) mod fleet_status;
 pub(crate) mod flip;
 pub(crate) mod idle;
+pub(crate) mod multicast;
 pub(crate) mod one;
 pub(crate) mod put;
 pub(crate) mod reconnect;

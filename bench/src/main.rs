@@ -62,6 +62,8 @@ enum Case {
     Put(cases::put::PutArguments),
     /// One release onto a node, verified and unpacked, beside the client library's get, SHA-256 and untar.
     Fetch(cases::fetch::FetchArguments),
+    /// One large archive to many nodes at once, read together, beside as many readers each for itself.
+    Multicast(cases::multicast::MulticastArguments),
     /// An agent that has nothing to do: memory, messages, start.
     Idle(cases::idle::IdleArguments),
     /// Hidden: a node agent, entered as `demon-runtime` enters it.
@@ -136,6 +138,7 @@ fn run(case: Case) -> anyhow::Result<()> {
             Case::Reconnect(arguments) => (cases::reconnect::run(&arguments).await?, arguments.common.output),
             Case::Put(arguments) => (cases::put::run(&arguments).await?, arguments.common.output),
             Case::Fetch(arguments) => (cases::fetch::run(&arguments).await?, arguments.common.output),
+            Case::Multicast(arguments) => (cases::multicast::run(&arguments).await?, arguments.common.output),
             Case::Idle(arguments) => (cases::idle::run(&arguments).await?, arguments.common.output),
             Case::Agent(_) | Case::Supervise(_) => return Ok(()),
         };
