@@ -14,7 +14,7 @@ const MOST_READERS: usize = 10_000;
 pub struct MulticastArguments {
     /// Archives of at least so many bytes are read together with other nodes that read them at the same time: the server
     /// reads each part once and sends it to all. 0: never
-    #[arg(long, env = "DEMON_MULTICAST_FROM", value_name = "BYTES", default_value = "1048576")]
+    #[arg(long, env = "DEMON_MULTICAST_FROM", value_name = "BYTES", default_value = "4194304")]
     pub multicast_from: String,
 
     /// As soon as so many nodes read one archive, this one included: 2 to 10000. Fewer are faster on their own

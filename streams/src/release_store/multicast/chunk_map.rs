@@ -110,6 +110,11 @@ impl ChunkMap {
         self.size
     }
 
+    /// Everything before it is here.
+    pub(super) fn first_missing(&self) -> u64 {
+        self.first_missing
+    }
+
     pub(super) fn has_any(&self) -> bool {
         self.end > 0
     }

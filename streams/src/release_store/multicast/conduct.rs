@@ -1,10 +1,10 @@
 //! When a reader reads for itself, when it listens to another one, and when it reads for all. Pure: clock and chance are
 //! passed in, the clock as the time since the reading began.
 //!
-//! A reader begins alone and slowly. After a random time it shows that it is there, unless enough others have. Once there
-//! are enough, one of them leads: what it asks for goes to all, and the others only listen. Nobody is elected: the
-//! smallest name among those that were heard begins, another one where nothing comes of that, and of two leaders the one
-//! with the larger name gives way.
+//! A reader first waits for a short random time. Unless enough others have shown by then that they are there, it shows
+//! itself and begins to read alone, slowly at first. Once there are enough, one of them leads: what it asks for goes to all,
+//! and the others only listen. Nobody is elected: the smallest name among those that were heard begins, another one where
+//! nothing comes of that, and of two leaders the one with the larger name gives way.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,11 +12,13 @@ use std::time::Duration;
 use super::wire::ReaderId;
 
 /// A reader has shown itself after this long, or heard of others.
-const SHOW_WITHIN: Duration = Duration::from_millis(100);
-/// Time for others to show themselves after that, before one reads on alone as fast as it can.
-const SETTLE: Duration = Duration::from_millis(100);
+const SHOW_WITHIN: Duration = Duration::from_millis(60);
+/// Time for others to show themselves after it has heard itself, before one reads on alone as fast as it can.
+const SETTLE: Duration = Duration::from_millis(60);
+/// Not even itself was heard: it reads on alone.
+const UNHEARD: Duration = Duration::from_secs(1);
 /// Nobody begins to lead: somebody else does after this long, and up to as much again.
-const TAKE_OVER: Duration = Duration::from_millis(100);
+const TAKE_OVER: Duration = Duration::from_millis(200);
 /// A leader from which nothing new comes is done, or dead.
 const SILENCE: Duration = Duration::from_millis(400);
 /// Who falls behind by more than this leaves: what is on its way to it waits in the server's memory.
@@ -31,6 +33,8 @@ const FRUITLESS: u32 = 2;
 /// What a reader does at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
+    /// It waits for others to show themselves.
+    Waiting,
     /// It reads for itself; slowly, while others may show themselves.
     Alone { slowly: bool },
     /// It takes what another one asks for.
@@ -49,8 +53,6 @@ pub(super) struct Conduct {
     readers: usize,
     mode: Mode,
     others: BTreeSet<ReaderId>,
-    /// When to show itself; `None` once that is done.
-    show_at: Option<Duration>,
     shown: bool,
     /// When what it does ends unless something happens.
     until: Duration,
@@ -73,11 +75,10 @@ impl Conduct {
         Self {
             own,
             readers,
-            mode: Mode::Alone { slowly: true },
+            mode: Mode::Waiting,
             others: BTreeSet::new(),
-            show_at: Some(show_after(chance)),
             shown: false,
-            until: Duration::MAX,
+            until: SHOW_WITHIN.mul_f64(early(chance)),
             fruitful: false,
             fruitless: 0,
             lag: None,
@@ -90,51 +91,50 @@ impl Conduct {
 
     /// When [`Conduct::turn`] has something to do next.
     pub(super) fn wakes_at(&self) -> Duration {
-        self.show_at.unwrap_or(Duration::MAX).min(self.until)
+        self.until
     }
 
     /// Does what the time has come for; says whether to show itself now.
     pub(super) fn turn(&mut self, now: Duration, chance: f64) -> bool {
+        if now < self.until {
+            return false;
+        }
+        self.until = Duration::MAX;
         match self.mode {
-            Mode::Alone { slowly } => {
-                if self.show_at.is_some_and(|at| now >= at) {
-                    self.show_at = None;
-                    self.shown = true;
-                    self.until = now + SETTLE;
-                    return true;
-                }
-                if slowly && now >= self.until {
-                    self.mode = Mode::Alone { slowly: false };
-                    self.until = Duration::MAX;
-                }
+            Mode::Waiting => {
+                self.mode = Mode::Alone { slowly: true };
+                self.until = now + UNHEARD;
+                self.shown = true;
+                return true;
             }
-            Mode::Listening if now >= self.until => {
-                if self.lag.is_none() {
-                    self.lead();
-                } else {
-                    self.give_up_listening(now, chance);
-                }
-            }
-            Mode::Listening | Mode::Leading | Mode::Left => {}
+            Mode::Alone { .. } => self.mode = Mode::Alone { slowly: false },
+            Mode::Listening if self.lag.is_none() => self.mode = Mode::Leading,
+            Mode::Listening => self.give_up_listening(now, chance),
+            Mode::Leading | Mode::Left => {}
         }
         false
     }
 
     /// A reader has shown itself.
     pub(super) fn present(&mut self, reader: ReaderId, now: Duration, chance: f64) {
-        if reader == self.own || self.others.len() >= MOST_NAMES {
+        if reader == self.own {
+            if self.mode == (Mode::Alone { slowly: true }) {
+                self.until = self.until.min(now + SETTLE);
+            }
             return;
         }
-        self.others.insert(reader);
-        let Mode::Alone { .. } = self.mode else { return };
+        if self.others.len() < MOST_NAMES {
+            self.others.insert(reader);
+        }
+        let (Mode::Waiting | Mode::Alone { .. }) = self.mode else { return };
         if self.others.len() + 1 < self.readers {
             return;
         }
-        self.show_at = None;
         if self.shown && self.others.first().is_none_or(|other| self.own < *other) {
-            self.lead();
+            self.mode = Mode::Leading;
+            self.until = Duration::MAX;
         } else {
-            self.listen(now + TAKE_OVER + TAKE_OVER.mul_f64(chance));
+            self.listen(now + TAKE_OVER + TAKE_OVER.mul_f64(early(chance)));
         }
     }
 
@@ -149,10 +149,10 @@ impl Conduct {
             return;
         }
         match self.mode {
-            Mode::Alone { .. } if new => self.listen(now + SILENCE),
+            Mode::Waiting | Mode::Alone { .. } if new => self.listen(now + SILENCE),
             Mode::Leading if leader < self.own => self.listen(now + SILENCE),
             Mode::Listening if new => self.until = now + SILENCE,
-            Mode::Alone { .. } | Mode::Leading | Mode::Listening | Mode::Left => {}
+            Mode::Waiting | Mode::Alone { .. } | Mode::Leading | Mode::Listening | Mode::Left => {}
         }
         self.fruitful |= new;
     }
@@ -160,18 +160,11 @@ impl Conduct {
     /// Reads for itself from now on.
     pub(super) fn leave(&mut self) {
         self.mode = Mode::Left;
-        self.show_at = None;
-        self.until = Duration::MAX;
-    }
-
-    fn lead(&mut self) {
-        self.mode = Mode::Leading;
         self.until = Duration::MAX;
     }
 
     fn listen(&mut self, until: Duration) {
         self.mode = Mode::Listening;
-        self.show_at = None;
         self.until = until;
         self.fruitful = false;
     }
@@ -183,11 +176,10 @@ impl Conduct {
             self.leave();
             return;
         }
-        self.mode = Mode::Alone { slowly: true };
+        self.mode = Mode::Waiting;
         self.others.clear();
         self.shown = false;
-        self.show_at = Some(now + show_after(chance));
-        self.until = Duration::MAX;
+        self.until = now + SHOW_WITHIN.mul_f64(early(chance));
         self.lag = None;
     }
 
@@ -202,15 +194,11 @@ impl Conduct {
     }
 }
 
-/// The random time after which a reader shows itself, by RFC 5740 (5.3.3, truncated exponential): of many readers only a few
-/// are early, so that the others hear of them before they speak.
-fn show_after(chance: f64) -> Duration {
-    let within = SHOW_WITHIN.as_secs_f64();
+/// A random part of a span, from 0 to 1, by RFC 5740 (section 3, truncated exponential): of many readers only a few are
+/// early, so that the others hear of them before they act themselves.
+fn early(chance: f64) -> f64 {
     let lambda = LARGEST_GROUP.ln() + 1.0;
-    let scale = lambda / (within * (lambda.exp() - 1.0));
-    let drawn = chance.clamp(0.0, 1.0) * lambda / within + scale;
-    let after = within / lambda * (drawn * (lambda.exp() - 1.0) * (within / lambda)).ln();
-    Duration::from_secs_f64(after.clamp(0.0, within))
+    ((chance.clamp(0.0, 1.0) * lambda.exp_m1()).ln_1p() / lambda).clamp(0.0, 1.0)
 }
 
 #[cfg(test)]
@@ -228,33 +216,43 @@ mod tests {
     #[test]
     fn one_that_stays_alone_shows_itself_once_and_reads_on_at_full_speed() {
         let mut conduct = reader(1, 3);
-        assert_eq!(conduct.mode(), Mode::Alone { slowly: true });
+        assert_eq!(conduct.mode(), Mode::Waiting);
         assert!(conduct.wakes_at() <= SHOW_WITHIN && !conduct.turn(at(0), 0.5));
-        assert!(conduct.turn(at(100), 0.5) && !conduct.turn(at(101), 0.5));
-        conduct.present(ReaderId(1), at(102), 0.5);
-        conduct.present(ReaderId(9), at(103), 0.5);
-        assert!(!conduct.turn(at(200), 0.5));
+        assert!(conduct.turn(at(60), 0.5) && !conduct.turn(at(61), 0.5));
+        assert_eq!(conduct.mode(), Mode::Alone { slowly: true });
+        conduct.present(ReaderId(1), at(70), 0.5);
+        conduct.present(ReaderId(9), at(71), 0.5);
+        assert!(!conduct.turn(at(129), 0.5) && conduct.mode() == Mode::Alone { slowly: true });
+        conduct.turn(at(130), 0.5);
         assert_eq!((conduct.mode(), conduct.wakes_at()), (Mode::Alone { slowly: false }, Duration::MAX));
         conduct.present(ReaderId(0), at(3000), 0.5);
         assert_eq!(conduct.mode(), Mode::Listening, "late ones make it worthwhile too");
     }
 
     #[test]
+    fn one_that_hears_nothing_at_all_reads_too() {
+        let mut conduct = reader(1, 3);
+        conduct.turn(at(60), 0.5);
+        conduct.turn(at(1060), 0.5);
+        assert_eq!(conduct.mode(), Mode::Alone { slowly: false });
+    }
+
+    #[test]
     fn the_smallest_name_leads_and_somebody_else_where_it_does_not() {
         let mut first = reader(1, 2);
-        assert!(first.turn(at(100), 0.5));
-        first.present(ReaderId(2), at(110), 0.5);
+        assert!(first.turn(at(60), 0.5));
+        first.present(ReaderId(2), at(70), 0.5);
         assert_eq!(first.mode(), Mode::Leading);
 
         let mut second = reader(2, 2);
-        second.present(ReaderId(1), at(10), 0.5);
+        second.present(ReaderId(1), at(10), 0.0);
         assert_eq!(second.mode(), Mode::Listening);
-        assert!(!second.turn(at(159), 0.5), "enough have shown themselves");
-        second.turn(at(160), 0.5);
+        assert!(!second.turn(at(209), 0.5), "enough have shown themselves");
+        second.turn(at(210), 0.5);
         assert_eq!(second.mode(), Mode::Leading);
-        second.chunk(ReaderId(3), 5, true, at(170));
+        second.chunk(ReaderId(3), 5, true, at(220));
         assert_eq!(second.mode(), Mode::Leading);
-        second.chunk(ReaderId(1), 5, false, at(180));
+        second.chunk(ReaderId(1), 5, false, at(230));
         assert_eq!(second.mode(), Mode::Listening, "two lead, and one gives way");
     }
 
@@ -268,8 +266,8 @@ mod tests {
         conduct.turn(at(649), 0.5);
         assert_eq!(conduct.mode(), Mode::Listening);
         conduct.turn(at(650), 0.5);
-        assert_eq!(conduct.mode(), Mode::Alone { slowly: true });
-        assert!(conduct.turn(at(760), 0.5), "it shows itself again");
+        assert_eq!(conduct.mode(), Mode::Waiting);
+        assert!(conduct.turn(at(710), 0.5), "it shows itself again");
     }
 
     #[test]
@@ -313,10 +311,10 @@ mod tests {
 
     #[test]
     fn of_a_thousand_only_a_few_are_early() {
-        let times: Vec<Duration> = (0..1000).map(|number| show_after(f64::from(number) / 1000.0)).collect();
-        assert!(times.iter().all(|time| *time <= SHOW_WITHIN));
-        let first = times.iter().min().copied().unwrap_or_default();
-        let early = times.iter().filter(|time| **time < first + Duration::from_millis(10)).count();
-        assert!((1..40).contains(&early), "{early} within 10 ms of the first");
+        let parts: Vec<f64> = (0..1000).map(|number| early(f64::from(number) / 999.0)).collect();
+        assert!(parts.is_sorted() && parts.iter().all(|part| (0.0..=1.0).contains(part)));
+        assert!(parts[0] < 0.01 && parts[999] > 0.99);
+        let early = parts.iter().filter(|part| **part < 0.5).count();
+        assert!((1..20).contains(&early), "{early} in the first half");
     }
 }

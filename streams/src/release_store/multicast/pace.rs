@@ -41,7 +41,7 @@ impl Pace {
     /// So many bytes were asked for.
     pub(super) fn asked(&mut self, bytes: u64, now: Duration) {
         self.bytes = bytes.clamp(1, MOST_BYTES);
-        self.not_before = now + Duration::from_micros(bytes.saturating_mul(1_000_000) / MOST_BYTES_A_SECOND);
+        self.not_before = now + Duration::from_micros(bytes.saturating_mul(1_000_000).div_ceil(MOST_BYTES_A_SECOND));
     }
 
     /// All of it arrived after this long.

@@ -8,6 +8,7 @@ use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use rand::RngExt as _;
+use shared::subjects::EVENT_STREAM;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -25,8 +26,14 @@ use crate::server_fault::{DeniedOperation, ServerFault};
 
 /// What a reader asks for itself at a time, twice of which may be under way.
 const OWN_BYTES: u64 = MAX_BATCH_BYTES as u64;
+/// What it asks for while others may show themselves.
+const SLOWLY_BYTES: u64 = 1 << 20;
+/// What a leader has read before that is asked for again, for the others: at most so much from the object's beginning.
+const LEADING_AGAIN_BYTES: u64 = 4 << 20;
 /// Missed bytes that a listener asks for at once; more of them may be sent to all once more.
 const HOLE_BYTES: u64 = 8 << 20;
+/// A subject of the log on which nothing stands.
+const NOTHING: &str = "bundle.nothing";
 /// Time for an answer that goes to all: where it does not come, answers may not go there.
 const LEADING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -71,6 +78,10 @@ pub struct SharedReading {
     others: Option<Subscriber>,
     faults: broadcast::Receiver<ServerFault>,
     received: u64,
+    /// As leader: everything before it was asked for.
+    led: u64,
+    /// When something that we have asked for arrived last.
+    last_answer: Duration,
 }
 
 /// What happened next.
@@ -114,6 +125,8 @@ impl SharedReading {
             others: Some(others),
             faults,
             received: 0,
+            led: 0,
+            last_answer: Duration::ZERO,
         }))
     }
 
@@ -134,7 +147,10 @@ impl SharedReading {
                     None
                 }
                 Happened::Fault(fault) => self.take_fault(fault)?,
-                Happened::TimeCame => None,
+                Happened::TimeCame => {
+                    self.check_times()?;
+                    None
+                }
             };
             if placed.is_some() {
                 return Ok(placed);
@@ -152,7 +168,6 @@ impl SharedReading {
         if self.conduct.turn(now, rand::rng().random()) {
             self.show().await?;
         }
-        self.check_times(now)?;
         if self.conduct.mode() == Mode::Left && self.others.take().is_some() {
             tracing::debug!(object = self.object, "reading on alone");
         }
@@ -169,7 +184,9 @@ impl SharedReading {
         let chunk_bytes = self.map.chunk_bytes().max(1);
         let batch = (OWN_BYTES / chunk_bytes).clamp(1, u64::from(MAX_BATCH));
         match self.conduct.mode() {
-            Mode::Alone { slowly: true } if own == 0 => Some((self.map.gap(&under_way, 1)?, false)),
+            Mode::Alone { slowly: true } if own == 0 => {
+                Some((self.map.gap(&under_way, (SLOWLY_BYTES / chunk_bytes).max(1))?, false))
+            }
             // Before the first chunk is here nobody knows where the second batch begins.
             Mode::Alone { slowly: false } | Mode::Left if own == 0 || own == 1 && self.map.has_any() => {
                 Some((self.map.gap(&under_way, batch)?, false))
@@ -179,9 +196,15 @@ impl SharedReading {
             }
             Mode::Leading if own == self.asked.len() => {
                 let chunks = self.pace.chunks(chunk_bytes, now).min(u64::from(MAX_BATCH));
-                if chunks == 0 { None } else { Some((self.map.gap(&under_way, chunks)?, true)) }
+                if chunks == 0 {
+                    return None;
+                }
+                // What a leader has read before it led, the others lack.
+                let again = self.map.first_missing().min(LEADING_AGAIN_BYTES / chunk_bytes);
+                let again = Stretch { first: self.led, count: again.saturating_sub(self.led).min(chunks) };
+                if again.count > 0 { Some((again, true)) } else { Some((self.map.gap(&under_way, chunks)?, true)) }
             }
-            Mode::Alone { .. } | Mode::Listening | Mode::Leading | Mode::Left => None,
+            Mode::Waiting | Mode::Alone { .. } | Mode::Listening | Mode::Leading | Mode::Left => None,
         }
     }
 
@@ -189,6 +212,7 @@ impl SharedReading {
         let number = self.next_number;
         self.next_number += 1;
         let reply = if for_all {
+            self.led = self.led.max(stretch.first + stretch.count);
             self.pace.asked(stretch.count.saturating_mul(self.map.chunk_bytes()), now);
             wire::chunks_subject(&self.nuid, self.own, milliseconds(now))
         } else {
@@ -201,30 +225,31 @@ impl SharedReading {
             max_bytes: Some(MAX_BATCH_BYTES),
             ..DirectGetRequest::default()
         };
-        self.send(reply, &request).await?;
+        self.send(&request_subject(), reply, &request).await?;
         self.asked.push(Asked { number, stretch, at: now, for_all });
         Ok(())
     }
 
-    /// Asks for something that is not there, to be answered to all.
+    /// Asks for something that is not there, to be answered to all. The log is asked: its answers do not wait behind chunks.
     async fn show(&self) -> Result<(), SharedReadError> {
         let request = DirectGetRequest {
             sequence: Some(1),
-            next_by_subj: Some(format!("{}.nothing", chunk_subject(&self.nuid))),
+            next_by_subj: Some(NOTHING.to_owned()),
             ..DirectGetRequest::default()
         };
-        self.send(wire::presence_subject(&self.nuid, self.own), &request).await
+        let subject = wire::presence_subject(&self.nuid, self.own);
+        self.send(&format!("$JS.API.DIRECT.GET.{EVENT_STREAM}"), subject, &request).await
     }
 
-    async fn send(&self, reply: String, request: &DirectGetRequest) -> Result<(), SharedReadError> {
+    async fn send(&self, subject: &str, reply: String, request: &DirectGetRequest) -> Result<(), SharedReadError> {
         let payload = serde_json::to_vec(request).unwrap_or_default();
-        let sent = self.connection.send(&request_subject(), reply, payload.into()).await;
+        let sent = self.connection.send(subject, reply, payload.into()).await;
         sent.map_err(|source| self.failed(source))
     }
 
     async fn wait(&mut self) -> Happened {
         let now = self.now();
-        let unanswered = self.asked.iter().map(|asked| asked.at + self.limit(asked)).min();
+        let unanswered = self.asked.iter().map(|asked| self.deadline(asked)).min();
         let paced =
             (self.conduct.mode() == Mode::Leading && self.pace.not_before() > now).then(|| self.pace.not_before());
         let wakes_at = [Some(self.conduct.wakes_at()), unanswered, paced].into_iter().flatten().min();
@@ -297,6 +322,9 @@ impl SharedReading {
         from_others: bool,
     ) -> Result<(Option<PlacedChunk>, bool), SharedReadError> {
         self.received += bytes.len() as u64;
+        if !from_others {
+            self.last_answer = self.now();
+        }
         let offered = self.map.place(behind).map(|place| self.map.offer(place, bytes.len() as u64, sequence));
         match offered {
             Some(Offered::New { offset }) => {
@@ -331,9 +359,10 @@ impl SharedReading {
         }
     }
 
-    /// Ends what got no answer in time.
-    fn check_times(&mut self, now: Duration) -> Result<(), SharedReadError> {
-        let late = self.asked.iter().position(|asked| now >= asked.at + self.limit(asked));
+    /// Ends what got no answer in time. Only where nothing has arrived that would be one.
+    fn check_times(&mut self) -> Result<(), SharedReadError> {
+        let now = self.now();
+        let late = self.asked.iter().position(|asked| now >= self.deadline(asked));
         match late.map(|late| self.asked.remove(late)) {
             None => Ok(()),
             Some(asked) if asked.for_all => {
@@ -347,9 +376,11 @@ impl SharedReading {
         }
     }
 
-    fn limit(&self, asked: &Asked) -> Duration {
+    /// When something that was asked for is late: so long after the last sign of life.
+    fn deadline(&self, asked: &Asked) -> Duration {
         let limit = self.connection.request_timeout();
-        if asked.for_all { limit.min(LEADING_LIMIT) } else { limit }
+        let limit = if asked.for_all { limit.min(LEADING_LIMIT) } else { limit };
+        asked.at.max(self.last_answer) + limit
     }
 
     fn leave(&mut self) {
