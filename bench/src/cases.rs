@@ -8,6 +8,7 @@ pub(crate) mod flip;
 pub(crate) mod growth;
 mod growth_of_releases;
 pub(crate) mod idle;
+pub(crate) mod multicast;
 pub(crate) mod one;
 pub(crate) mod put;
 pub(crate) mod reconnect;

@@ -64,6 +64,8 @@ enum Case {
     Fetch(cases::fetch::FetchArguments),
     /// A tree of which little changed onto a node that has the one before, beside a bare copy and `rsync -acz`.
     Delta(cases::delta::DeltaArguments),
+    /// One large archive to many nodes at once, read together, beside as many readers each for itself.
+    Multicast(cases::multicast::MulticastArguments),
     /// An agent that has nothing to do: memory, messages, start.
     Idle(cases::idle::IdleArguments),
     /// What ten times the nodes, bytes, files, releases or events cost: never worse than linear.
@@ -141,6 +143,7 @@ fn run(case: Case) -> anyhow::Result<()> {
             Case::Put(arguments) => (cases::put::run(&arguments).await?, arguments.common.output),
             Case::Fetch(arguments) => (cases::fetch::run(&arguments).await?, arguments.common.output),
             Case::Delta(arguments) => (cases::delta::run(&arguments).await?, arguments.common.output),
+            Case::Multicast(arguments) => (cases::multicast::run(&arguments).await?, arguments.common.output),
             Case::Idle(arguments) => (cases::idle::run(&arguments).await?, arguments.common.output),
             Case::Growth(arguments) => (cases::growth::run(&arguments).await?, arguments.common.output),
             Case::Agent(_) | Case::Supervise(_) => return Ok(()),

@@ -132,6 +132,18 @@ fn growth_is_measured_size_by_size() {
     assert_eq!(releases["ratios"].as_array().unwrap().len(), 3, "{releases}");
 }
 
+#[test]
+fn an_archive_is_read_together() {
+    let report = report(&["multicast", "--nodes", "6", "--megabytes", "3", "--readers", "3"]);
+    is_whole(&report, "multicast");
+    assert_eq!(fact(&report, "nodes with the announced digest"), 6);
+    assert_eq!(fact(&report, "connections that were cut"), 0);
+    assert_eq!(fact(&report, "consumers on the server"), 0);
+    let rows = report["rows"].as_array().unwrap();
+    let by_others = rows.iter().find(|row| row["what"].as_str().is_some_and(|what| what.contains("others' asking")));
+    assert!(by_others.and_then(|row| row["max"].as_f64()).is_some_and(|most| most > 0.0), "{report}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_idle_agent_is_alive() {
@@ -144,7 +156,8 @@ fn an_idle_agent_is_alive() {
 fn the_help_names_every_case_and_the_hidden_commands_stay_hidden() {
     let output = Command::new(env!("CARGO_BIN_EXE_bench")).arg("--help").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    for case in ["replay", "fleet-status", "one", "fleet", "flip", "reconnect", "put", "fetch", "idle", "growth"] {
+    let cases = ["replay", "fleet-status", "one", "fleet", "flip", "reconnect", "put", "fetch", "delta", "multicast"];
+    for case in cases.into_iter().chain(["idle", "growth"]) {
         assert!(text.contains(&format!("  {case} ")), "{case}: {text}");
     }
     assert!(!text.contains("supervise"), "{text}");

@@ -20,6 +20,12 @@ pub const EVENT_SUBJECTS: &str = "bundle.>";
 pub const LIVE_PREFIX: &str = "live.";
 /// The object store bucket that holds releases.
 pub const RELEASE_BUCKET: &str = "BUNDLES";
+/// Below it, nodes that read the same object at the same time hear what one of them has asked for.
+pub const MULTICAST_PREFIX: &str = "multicast.";
+/// Word in a multicast subject: an answer with chunks of the object.
+pub const MULTICAST_CHUNKS: &str = "chunk";
+/// Word in a multicast subject: an answer that only shows that a reader is there.
+pub const MULTICAST_PRESENCE: &str = "present";
 /// The key-value bucket with one entry a node.
 pub const NODE_TABLE: &str = "BUNDLE_NODES";
 
@@ -206,6 +212,17 @@ pub fn live_wake_ups(bundle: &BundleName) -> Vec<String> {
         .to_vec()
 }
 
+/// What every multicast subject about one write of an object begins with; `<reader>.chunk.<clock>` or `<reader>.present`
+/// follow.
+pub fn multicast_prefix(nuid: &str) -> String {
+    format!("{MULTICAST_PREFIX}{RELEASE_BUCKET}.{nuid}.")
+}
+
+/// All multicast subjects: what a node's credentials must allow it to listen to.
+pub fn multicast_filter() -> String {
+    format!("{MULTICAST_PREFIX}{RELEASE_BUCKET}.>")
+}
+
 /// Name of a release's archive in the bucket.
 pub fn archive_object(bundle: &BundleName, tag: &Tag) -> String {
     format!("{bundle}/{tag}.tar.zst")
@@ -247,6 +264,10 @@ mod tests {
             "bundle.epoch_started.log.stream.BUNDLE_EVENTS"
         );
         assert_eq!(node_filter(&"edge-17".parse().unwrap()), "bundle.*.*.node.edge-17");
+        assert_eq!(
+            (multicast_prefix("N"), multicast_filter()),
+            ("multicast.BUNDLES.N.".into(), "multicast.BUNDLES.>".into())
+        );
         assert_eq!(
             live_wake_ups(&bundle()),
             [

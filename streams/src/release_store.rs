@@ -6,11 +6,14 @@
 mod background_digest;
 mod batches;
 mod chunk_writer;
+mod multicast;
 mod object_meta;
 mod object_reader;
 mod object_writer;
 mod orphans;
 mod tamper;
+
+use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -20,6 +23,8 @@ use shared::event::ObjectReference;
 use shared::verification::EmergencyFlag;
 use thiserror::Error;
 
+use self::multicast::Multicast;
+pub use self::multicast::{MulticastSettings, PlacedChunk, SharedReadError, SharedReading};
 use self::object_meta::ObjectMeta;
 pub use self::object_meta::{MetaError, NewObject, StoredObject};
 pub use self::object_reader::{FetchError, ObjectStream};
@@ -67,12 +72,14 @@ impl TransferProgress for () {
 #[derive(Debug, Clone)]
 pub struct ReleaseStore {
     connection: Connection,
+    /// How large objects are read together with other nodes, where they are.
+    multicast: Option<Arc<Multicast>>,
 }
 
 impl ReleaseStore {
     /// The bucket behind a connection. Sends nothing.
     pub fn new(connection: Connection) -> Self {
-        Self { connection }
+        Self { connection, multicast: None }
     }
 
     /// The connection.

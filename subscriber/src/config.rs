@@ -11,6 +11,7 @@ mod faults;
 mod http;
 mod integrity;
 mod log_check;
+mod multicast;
 mod strict;
 mod timing;
 mod values;
@@ -30,6 +31,7 @@ pub use self::faults::ConfigFaults;
 pub use self::http::{HttpArguments, HttpConfig};
 pub use self::integrity::{IntegrityArguments, IntegrityConfig};
 pub use self::log_check::{LogCheckArguments, LogCheckConfig};
+pub use self::multicast::{MulticastArguments, MulticastConfig};
 pub use self::strict::{Requirement, StrictArguments};
 pub use self::timing::{TimingArguments, TimingConfig};
 use self::values::parsed;
@@ -77,6 +79,10 @@ pub struct AgentArguments {
     /// What is done about bytes that are not as announced.
     #[command(flatten)]
     pub integrity: IntegrityArguments,
+
+    /// Reading together with other nodes.
+    #[command(flatten)]
+    pub multicast: MulticastArguments,
 
     /// The HTTP interface.
     #[command(flatten)]
@@ -130,6 +136,8 @@ pub struct AgentConfig {
     pub log_check: LogCheckConfig,
     /// What is done about bytes that are not as announced.
     pub integrity: IntegrityConfig,
+    /// Reading large releases together with other nodes.
+    pub multicast: MulticastConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// What is odd about the options without being a fault.
@@ -160,6 +168,7 @@ impl AgentArguments {
         let after_switch = self.after_switch.check(faults);
         let log_check = self.log_check.check(faults);
         let integrity = self.integrity.check(faults);
+        let multicast = self.multicast.check(faults);
         let http = self.http.check(faults);
         let keep_releases = parsed(&self.keep_releases, "--keep-releases (DEMON_KEEP_RELEASES)", faults);
         let name = node.as_ref().map_or("", NodeName::as_str);
@@ -176,6 +185,7 @@ impl AgentArguments {
             after_switch: after_switch?,
             log_check: log_check?,
             integrity: integrity?,
+            multicast: multicast?,
             http: http?,
             warnings: odd.into_iter().chain(self.integrity.warning()).chain(self.http.warning()).collect(),
             connection: connection?,

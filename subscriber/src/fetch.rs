@@ -5,6 +5,8 @@
 
 mod failure;
 mod patches;
+mod placed_file;
+mod together;
 mod unverified;
 mod way;
 
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::failure::StageFailure;
 use self::patches::{Counted, fetch_patches};
+use self::together::download_together;
 pub(crate) use self::unverified::{check_stored_without_digests, fetch_without_digests};
 pub(crate) use self::way::{Way, cheapest_way};
 use crate::cache::Cache;
@@ -141,7 +144,7 @@ async fn fetch_archive(
         })
         .await??
     };
-    let (staging, archive) = download(store, &announced.archive, staging, received).await?;
+    let (staging, archive) = download_together(store, &announced.archive, staging, received).await?;
 
     // Ends the blocking work early when this future is dropped.
     let stop = CancellationToken::new();

@@ -27,6 +27,7 @@ const TAMPERED: &str = "demon_bundle_tampered";
 const SKIPPED: &str = "demon_bundle_verification_skipped";
 const CONNECTED: &str = "demon_agent_connected";
 const WAITING_EVENTS: &str = "demon_agent_outbox_events";
+const MULTICAST: &str = "demon_agent_multicast_bytes_total";
 const REFUSED: &str = "demon_agent_refused_requests_total";
 const BUILD: &str = "demon_agent_build_info";
 const SECONDS_AN_HOUR: f64 = 3600.0;
@@ -166,6 +167,11 @@ pub(crate) fn count_refused_request(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
 }
 
+/// Counts bytes of archives that arrived because another node had asked for them.
+pub(crate) fn count_multicast(bytes: u64) {
+    counter!(MULTICAST).increment(bytes);
+}
+
 /// The page that Prometheus reads.
 #[derive(Clone)]
 pub(crate) struct MetricsPage(Arc<PrometheusHandle>);
@@ -214,6 +220,8 @@ fn describe() {
     describe_gauge!(SKIPPED, "1 while the emergency flag says that digests are not to be compared");
     describe_gauge!(CONNECTED, "1 while a connection to NATS stands");
     describe_gauge!(WAITING_EVENTS, "Events that are recorded and not yet in the log");
+    describe_counter!(MULTICAST, "Bytes of archives that arrived because another node had asked for them");
+    counter!(MULTICAST).increment(0);
     describe_counter!(REFUSED, "Requests to the API that were refused for want of a right key");
     for reason in ["missing", "wrong"] {
         counter!(REFUSED, "reason" => reason).increment(0);

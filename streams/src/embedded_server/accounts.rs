@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
 use shared::identifiers::NodeName;
-use shared::subjects::{EVENT_STREAM, LIVE_PREFIX, NODE_TABLE, node_filter};
+use shared::subjects::{EVENT_STREAM, LIVE_PREFIX, NODE_TABLE, multicast_filter, node_filter};
 use thiserror::Error;
 
 use crate::durable_file;
@@ -209,7 +209,8 @@ fn node_user(node: &NodeName, password: &Secret) -> String {
     let publish: Vec<String> =
         [node_filter(node), format!("$KV.{NODE_TABLE}.{node}")].into_iter().chain(reads).collect();
     let live = ["published", "promoted", "withdrawn"].map(|event| format!("{LIVE_PREFIX}bundle.{event}.>"));
-    let subscribe: Vec<String> = [format!("_INBOX_{node}.>")].into_iter().chain(live).collect();
+    let subscribe: Vec<String> =
+        [format!("_INBOX_{node}.>")].into_iter().chain(live).chain([multicast_filter()]).collect();
     let list = |subjects: &[String]| {
         let mut text = String::new();
         for (index, subject) in subjects.iter().enumerate() {
@@ -253,7 +254,7 @@ mod tests {
         ));
         assert!(text.contains(
             "subscribe: [\"_INBOX_n1.>\", \"live.bundle.published.>\", \"live.bundle.promoted.>\", \
-             \"live.bundle.withdrawn.>\"]"
+             \"live.bundle.withdrawn.>\", \"multicast.BUNDLES.>\"]"
         ));
         assert!(text.contains("{ service: \"$JS.API.DIRECT.GET.BUNDLE_EVENTS\", response_type: stream }"));
         assert!(text.contains("{ service: { account: CONTROL, subject: \"bundle.*.*.node.*\" } }"));

@@ -172,7 +172,7 @@ impl Agent {
         Self {
             reporter,
             log: EventLog::new(connection.clone()),
-            store: ReleaseStore::new(connection.clone()),
+            store: ReleaseStore::new(connection.clone()).together(config.multicast.settings()),
             limits: ReleaseLimits::default(),
             directory: memory.directory,
             state: memory.state,
