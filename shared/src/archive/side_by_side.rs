@@ -1,7 +1,7 @@
 //! Unpacking with several threads: one decompresses, the others hash and write.
 
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::{check_entry, open_archive, superfluous, unreadable};
 use crate::release::{Release, ReleaseFile};
@@ -47,11 +47,13 @@ fn decompress<'a>(
         check_entry(&entry, check.file)?;
         let mut left = check.file.size;
         let first = read_block(&mut entry, &mut left)?;
-        let (sender, rest) = if left == 0 { (None, None) } else { channel() };
-        if hand_over(check, Content { current: io::Cursor::new(first), rest }) == Ended::Early {
+        let (sender, rest) = sync_channel(WAITING);
+        let mut sender = (left > 0).then_some(sender);
+        if hand_over(check, Content { current: io::Cursor::new(first), rest: (left > 0).then_some(rest) })
+            == Ended::Early
+        {
             return Ok(());
         }
-        let mut sender: Option<SyncSender<Vec<u8>>> = sender;
         while let Some(blocks) = &sender {
             let block = read_block(&mut entry, &mut left)?;
             // Whoever does not take it any more has failed and says so.
@@ -62,11 +64,6 @@ fn decompress<'a>(
         *next += 1;
     }
     Ok(())
-}
-
-fn channel() -> (Option<SyncSender<Vec<u8>>>, Option<Receiver<Vec<u8>>>) {
-    let (sender, receiver) = sync_channel(WAITING);
-    (Some(sender), Some(receiver))
 }
 
 /// The next block of a file of which so many bytes are left; shorter only at the end of the file or of the archive.

@@ -80,7 +80,7 @@ mod whole {
     /// Whether a whole sync makes everything on the file system durable or says that it did not.
     pub(super) fn is_synced_whole(directory: &File) -> bool {
         let kernel = rustix::system::uname();
-        let tells = kernel.release().to_str().is_ok_and(|release| tells_of_failures(release));
+        let tells = kernel.release().to_str().is_ok_and(tells_of_failures);
         tells && rustix::fs::fstatfs(directory).is_ok_and(|state| SYNCED_WHOLE.contains(&i128::from(state.f_type)))
     }
 
