@@ -110,6 +110,11 @@ impl ChunkMap {
         self.size
     }
 
+    /// Chunks that are not here.
+    pub(super) fn missing(&self) -> u64 {
+        self.missing
+    }
+
     /// Everything before it is here.
     pub(super) fn first_missing(&self) -> u64 {
         self.first_missing
