@@ -1,5 +1,6 @@
 //! One module a case: its options, its ways of doing the work, its report.
 
+pub(crate) mod delta;
 pub(crate) mod fetch;
 pub(crate) mod fleet;
 pub(crate) mod fleet_status;

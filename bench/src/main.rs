@@ -64,6 +64,8 @@ enum Case {
     Fetch(cases::fetch::FetchArguments),
     /// One large archive to many nodes at once, read together, beside as many readers each for itself.
     Multicast(cases::multicast::MulticastArguments),
+    /// A tree of which little changed onto a node that has the one before, beside a bare copy and `rsync -acz`.
+    Delta(cases::delta::DeltaArguments),
     /// An agent that has nothing to do: memory, messages, start.
     Idle(cases::idle::IdleArguments),
     /// Hidden: a node agent, entered as `demon-runtime` enters it.
@@ -139,6 +141,7 @@ fn run(case: Case) -> anyhow::Result<()> {
             Case::Put(arguments) => (cases::put::run(&arguments).await?, arguments.common.output),
             Case::Fetch(arguments) => (cases::fetch::run(&arguments).await?, arguments.common.output),
             Case::Multicast(arguments) => (cases::multicast::run(&arguments).await?, arguments.common.output),
+            Case::Delta(arguments) => (cases::delta::run(&arguments).await?, arguments.common.output),
             Case::Idle(arguments) => (cases::idle::run(&arguments).await?, arguments.common.output),
             Case::Agent(_) | Case::Supervise(_) => return Ok(()),
         };

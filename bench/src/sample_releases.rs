@@ -156,7 +156,7 @@ fn tree(arguments: TreeArguments, number: u64) -> anyhow::Result<SourceTree> {
 }
 
 /// Bytes that a seed determines: every second block of 32 is the same everywhere.
-fn bytes_of(seed: u64, length: u64) -> Vec<u8> {
+pub(crate) fn bytes_of(seed: u64, length: u64) -> Vec<u8> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let mut bytes = Vec::with_capacity(length + 32);
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0x1234_5678_9ABC_DEF1);

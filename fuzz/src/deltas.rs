@@ -1,9 +1,8 @@
 //! Deltas: hostile patches of a release that is here.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Write};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use shared::delta::{DeltaReader, PatchedTree};
 use shared::digest::Sha256Digest;
@@ -52,15 +51,15 @@ pub fn delta(data: &[u8]) {
     let (base, target) = (release(&BASE, "v1"), release(&TARGET, "v2"));
     let announced = announced(&target);
     let Ok(reader) = DeltaReader::open(data, &base, &announced, &ReleaseLimits::default()) else { return };
-    let written = Rc::default();
-    let applied = reader.apply(&mut Memory { written: Rc::clone(&written) });
-    let written: &RefCell<BTreeMap<String, Vec<u8>>> = &written;
-    let total: usize = written.borrow().values().map(Vec::len).sum();
+    let written = Arc::default();
+    let applied = reader.apply(&Memory { written: Arc::clone(&written) });
+    let written: &Mutex<BTreeMap<String, Vec<u8>>> = &written;
+    let total: usize = written.lock().expect("no thread panicked").values().map(Vec::len).sum();
     assert!(total as u64 <= target.total_bytes());
     if let Ok(verified) = applied {
         assert_eq!(verified.release(), &target);
         for file in target.files() {
-            assert_eq!(written.borrow()[file.path.as_str()], content(&TARGET, file));
+            assert_eq!(written.lock().expect("no thread panicked")[file.path.as_str()], content(&TARGET, file));
         }
     }
 }
@@ -87,7 +86,7 @@ fn announced(release: &Release) -> Published {
     }
 }
 
-type Contents = Rc<RefCell<BTreeMap<String, Vec<u8>>>>;
+type Contents = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 struct Memory {
     written: Contents,
@@ -102,7 +101,12 @@ struct MemoryFile {
 impl Write for MemoryFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.left = self.left.checked_sub(buffer.len() as u64).expect("no file grows beyond its stated size");
-        self.written.borrow_mut().entry(self.path.clone()).or_default().extend_from_slice(buffer);
+        self.written
+            .lock()
+            .expect("no thread panicked")
+            .entry(self.path.clone())
+            .or_default()
+            .extend_from_slice(buffer);
         Ok(buffer.len())
     }
 
@@ -116,21 +120,21 @@ impl PatchedTree for Memory {
     type New = MemoryFile;
     type Written = Cursor<Vec<u8>>;
 
-    fn open_base(&mut self, file: &ReleaseFile) -> io::Result<Self::Base> {
+    fn open_base(&self, file: &ReleaseFile) -> io::Result<Self::Base> {
         Ok(Cursor::new(content(&BASE, file)))
     }
 
-    fn clone_base(&mut self, _base: &ReleaseFile, _file: &ReleaseFile) -> io::Result<Option<Self::Written>> {
+    fn clone_base(&self, _base: &ReleaseFile, _file: &ReleaseFile) -> io::Result<Option<Self::Written>> {
         Ok(None)
     }
 
-    fn create(&mut self, file: &ReleaseFile) -> io::Result<Self::New> {
+    fn create(&self, file: &ReleaseFile) -> io::Result<Self::New> {
         let path = file.path.to_string();
-        self.written.borrow_mut().insert(path.clone(), Vec::new());
-        Ok(MemoryFile { path, left: file.size, written: Rc::clone(&self.written) })
+        self.written.lock().expect("no thread panicked").insert(path.clone(), Vec::new());
+        Ok(MemoryFile { path, left: file.size, written: Arc::clone(&self.written) })
     }
 
-    fn open_written(&mut self, file: &ReleaseFile) -> io::Result<Self::Written> {
-        Ok(Cursor::new(self.written.borrow()[file.path.as_str()].clone()))
+    fn open_written(&self, file: &ReleaseFile) -> io::Result<Self::Written> {
+        Ok(Cursor::new(self.written.lock().expect("no thread panicked")[file.path.as_str()].clone()))
     }
 }

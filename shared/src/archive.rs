@@ -6,14 +6,17 @@
 //! time, no directory entries. Anyone can unpack it with `tar --zstd -xf`; our own reader accepts exactly the
 //! files that `release.json` lists and stops at the sizes it states.
 
+mod side_by_side;
+
 use std::io::{self, Read, Write};
 
 use thiserror::Error;
 
+use self::side_by_side::unpack_side_by_side;
 use crate::release::{Release, ReleaseFile};
 use crate::verification::{
     CheckedRelease, EmergencyFlag, TreeVerification, UnverifiedRelease, VerificationFailure, VerifiedRelease,
-    VerifyError,
+    VerifyError, threads_for,
 };
 
 /// zstd level of archives: near the smallest size at which writing stays faster than a common network.
@@ -122,6 +125,19 @@ pub fn read_archive<W: Write>(
     unpack(input, release, TreeVerification::new(release), create)?.verified()
 }
 
+/// Unpacks an archive as [`read_archive`] does, but hashes and writes files side by side on a few threads while this one
+/// decompresses. `create` is called on those threads. Holds some megabytes, whatever the sizes.
+pub fn read_archive_side_by_side<W: Write>(
+    input: impl Read,
+    release: &Release,
+    create: impl Fn(&ReleaseFile) -> io::Result<W> + Sync,
+) -> Result<VerifiedRelease, VerifyError> {
+    match threads_for(release) {
+        0 => read_archive(input, release, create),
+        threads => unpack_side_by_side(input, release, threads, create)?.verified(),
+    }
+}
+
 /// Unpacks an archive as [`read_archive`] does, but compares no digests.
 pub fn read_archive_without_digests<W: Write>(
     input: impl Read,
@@ -138,17 +154,10 @@ fn unpack<W: Write>(
     mut verification: TreeVerification<'_>,
     mut create: impl FnMut(&ReleaseFile) -> io::Result<W>,
 ) -> Result<CheckedRelease, VerifyError> {
-    let mut decoder = zstd::Decoder::new(input).map_err(|error| unreadable(&error))?;
-    decoder.window_log_max(MAX_WINDOW_LOG).map_err(|error| unreadable(&error))?;
-    let mut tar = tar::Archive::new(decoder.take(unpacked_bound(release)));
+    let mut tar = open_archive(input, release)?;
     for entry in tar.entries().map_err(|error| unreadable(&error))? {
         let mut entry = entry.map_err(|error| unreadable(&error))?;
-        let Some(file) = verification.next_file() else {
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            return Err(
-                VerificationFailure::rule("archive", "no further entry", format!("entry `{}`", shown(&name))).into()
-            );
-        };
+        let file = verification.next_file().ok_or_else(|| superfluous(&entry))?;
         check_entry(&entry, file)?;
         let output = create(file).map_err(|source| VerifyError::Write { item: file.path.to_string(), source })?;
         verification.copy_next(&mut entry, output).map_err(|error| match error {
@@ -158,6 +167,19 @@ fn unpack<W: Write>(
         })?;
     }
     Ok(verification.finish()?)
+}
+
+/// The tar within an archive, bounded by what the release may need.
+fn open_archive<R: Read>(input: R, release: &Release) -> Result<tar::Archive<impl Read + use<R>>, VerifyError> {
+    let mut decoder = zstd::Decoder::new(input).map_err(|error| unreadable(&error))?;
+    decoder.window_log_max(MAX_WINDOW_LOG).map_err(|error| unreadable(&error))?;
+    Ok(tar::Archive::new(decoder.take(unpacked_bound(release))))
+}
+
+/// An entry behind the last file.
+fn superfluous<R: Read>(entry: &tar::Entry<'_, R>) -> VerifyError {
+    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    VerificationFailure::rule("archive", "no further entry", format!("entry `{}`", shown(&name))).into()
 }
 
 fn check_entry<R: Read>(entry: &tar::Entry<'_, R>, file: &ReleaseFile) -> Result<(), VerificationFailure> {

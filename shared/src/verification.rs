@@ -5,10 +5,12 @@
 //! being shown as such.
 
 mod failure;
+mod side_by_side;
 mod tree;
 
 pub use self::failure::{VerificationFailure, VerifyError};
-pub(crate) use self::tree::TreeVerification;
+pub(crate) use self::side_by_side::{Ended, check_side_by_side, threads_for};
+pub(crate) use self::tree::{CheckedFile, FileCheck, TreeVerification};
 pub use self::tree::{check_files_without_digests, verify_files};
 use crate::digest::Sha256Digest;
 use crate::event::{FailedCheck, Published};

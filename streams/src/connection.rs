@@ -220,6 +220,11 @@ impl Connection {
         self.request_timeout
     }
 
+    /// Most bytes of one message, headers included, by the server's word.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
     /// Sends what is queued, ends all subscriptions and closes the connection; waits for that, but not for ever.
     pub async fn drain(&self) {
         if self.client.drain().await.is_err() {

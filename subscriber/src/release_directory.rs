@@ -112,7 +112,8 @@ impl ReleaseDirectory {
         Err(io::ErrorKind::NotFound.into())
     }
 
-    /// Reads every file and compares the tree with its description: nothing missing, changed or added.
+    /// Reads every file, several side by side, and compares the tree with its description: nothing missing, changed or
+    /// added.
     pub(crate) fn verify(&self) -> Result<VerifiedRelease, VerifyError> {
         self.check_listing()?;
         verify_files(&self.release, |file| self.open_file(&file.path))

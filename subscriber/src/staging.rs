@@ -4,6 +4,7 @@
 //! A staging directory is locked by whoever works in it, for as long as the process lives. So what a killed agent
 //! left behind is told apart from what another agent on the same cache is working on, and only the former is removed.
 
+mod batch_sync;
 mod leftovers;
 mod patching;
 mod tree_writer;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
-use shared::archive::{read_archive, read_archive_without_digests};
+use shared::archive::{read_archive_side_by_side, read_archive_without_digests};
 use shared::daemon::crash_point::CrashPoint;
 use shared::release::{Release, ReleaseFile};
 use shared::verification::{Activatable, EmergencyFlag, UnverifiedRelease, VerifiedRelease, VerifyError, verify_files};
@@ -106,13 +107,13 @@ impl StagingDirectory {
         &self,
         release: &Release,
         home: &Path,
-        mut open: impl FnMut(&ReleaseFile) -> io::Result<R>,
+        open: impl Fn(&ReleaseFile) -> io::Result<R> + Sync,
     ) -> Result<VerifiedRelease, VerifyError> {
         let failed = |item: &str| {
             let item = item.to_owned();
             move |source| VerifyError::Write { item, source }
         };
-        let mut tree = TreeWriter::create(&self.release()).map_err(failed("release directory"))?;
+        let tree = TreeWriter::create(&self.release()).map_err(failed("release directory"))?;
         let verified = verify_files(release, |file| {
             let source = open(file)?;
             Ok(Copying::new(source, tree.create_file(file.path.as_str(), file.mode.node_bits())?))
@@ -121,8 +122,8 @@ impl StagingDirectory {
         Ok(verified)
     }
 
-    /// Unpacks an archive, verifies every file on the way, and makes the tree durable in one go after the last byte is
-    /// written. Ends early once `stop` is cancelled.
+    /// Unpacks an archive, verifies every file on the way, several side by side, and makes the tree durable in one go
+    /// after the last byte is written. Ends early once `stop` is cancelled.
     ///
     /// `home` is where the release will lie, for its checksum file.
     pub(crate) fn unpack(
@@ -133,8 +134,8 @@ impl StagingDirectory {
         stop: &CancellationToken,
     ) -> Result<VerifiedRelease, VerifyError> {
         let root = self.release();
-        let mut tree = TreeWriter::create(&root).map_err(write_failed("release directory"))?;
-        let verified = read_archive(Stoppable { inner: archive, stop }, release, |file| {
+        let tree = TreeWriter::create(&root).map_err(write_failed("release directory"))?;
+        let verified = read_archive_side_by_side(Stoppable { inner: archive, stop }, release, |file| {
             if stop.is_cancelled() {
                 Err(stopped())
             } else {
@@ -154,7 +155,7 @@ impl StagingDirectory {
         flag: EmergencyFlag,
     ) -> Result<UnverifiedRelease, VerifyError> {
         let failed = |source| VerifyError::Write { item: "release directory".to_owned(), source };
-        let mut tree = TreeWriter::create(&self.release()).map_err(failed)?;
+        let tree = TreeWriter::create(&self.release()).map_err(failed)?;
         let unverified = read_archive_without_digests(archive, release, flag, |file| {
             tree.create_file(file.path.as_str(), file.mode.node_bits())
         })?;

@@ -1,8 +1,10 @@
-//! Are the files on disk still those of the release? Every byte is read and compared; nothing is changed here.
+//! Are the files on disk still those of the release? Every byte is read and compared; nothing is changed here. Between two
+//! such comparisons a shorter one reads only what the file system says was touched since.
 //!
 //! What is compared with is the remembered tree digest: `release.json` lies beside the files and can be edited like them.
 
 mod restore;
+mod stamps;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,6 +19,8 @@ use shared::limits::ReleaseLimits;
 use shared::release::{FileMode, Release, ReleaseFile};
 
 pub(crate) use self::restore::{Copying, put_back_missing, rebuild};
+use self::stamps::StampEntry;
+pub(crate) use self::stamps::Stamps;
 use crate::node_state::ReleaseId;
 use crate::release_directory::{CHECKSUM_FILE, FILES, RELEASE_JSON, ReleaseDirectory, checksum_line};
 
@@ -65,7 +69,19 @@ impl std::fmt::Display for Damage {
 
 /// Compares a release directory with the release that should stand there, by reading every file of it. An error says that
 /// the disk could not be read, nothing about the release.
+#[cfg(test)]
 pub(crate) fn compare(home: &Path, id: &ReleaseId, limits: &ReleaseLimits) -> io::Result<Damage> {
+    compare_since(home, id, limits, &mut Stamps::default())
+}
+
+/// Compares as [`compare`] does, but reads no file whose stamp is the one that was noted when it was last read and found
+/// right. Notes the stamps of what it reads. With none noted it reads everything.
+pub(crate) fn compare_since(
+    home: &Path,
+    id: &ReleaseId,
+    limits: &ReleaseLimits,
+    stamps: &mut Stamps,
+) -> io::Result<Damage> {
     let mut damage = Damage::default();
     let Ok(directory) = ReleaseDirectory::open(home, limits) else {
         // Without a description nothing can be said of the rest.
@@ -79,8 +95,9 @@ pub(crate) fn compare(home: &Path, id: &ReleaseId, limits: &ReleaseLimits) -> io
         damage.add(RELEASE_JSON, TamperDamage::Changed);
         return Ok(damage);
     }
-    for file in release.files() {
-        if let Some(kind) = compare_file(&directory, file)? {
+    stamps.begin(id, release.files().len());
+    for (index, file) in release.files().iter().enumerate() {
+        if let Some(kind) = compare_file_since(&directory, file, |metadata| stamps.entry(index, metadata))? {
             damage.add(format!("{FILES}/{}", file.path), kind);
         }
     }
@@ -100,6 +117,15 @@ pub(crate) fn compare(home: &Path, id: &ReleaseId, limits: &ReleaseLimits) -> io
 
 /// What is wrong with one file; `None` where nothing is.
 fn compare_file(directory: &ReleaseDirectory, file: &ReleaseFile) -> io::Result<Option<TamperDamage>> {
+    compare_file_since(directory, file, |_| None)
+}
+
+/// The same; where `known` has an entry for the opened file, what it says is believed, and what is read is noted in it.
+fn compare_file_since<'s>(
+    directory: &ReleaseDirectory,
+    file: &ReleaseFile,
+    known: impl FnOnce(&fs::Metadata) -> Option<StampEntry<'s>>,
+) -> io::Result<Option<TamperDamage>> {
     let mut opened = match directory.open_file(&file.path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(TamperDamage::Missing)),
@@ -112,10 +138,20 @@ fn compare_file(directory: &ReleaseDirectory, file: &ReleaseFile) -> io::Result<
     if !metadata.is_file() || metadata.len() != file.size || mode != file.mode {
         return Ok(Some(TamperDamage::Changed));
     }
+    let entry = known(&metadata);
+    if entry.as_ref().is_some_and(StampEntry::is_known) {
+        return Ok(None);
+    }
     let mut hashing = HashingWriter::new(io::sink());
     io::copy(&mut opened, &mut hashing)?;
     let (_, digest, _) = hashing.finish();
-    Ok((digest != file.sha256).then_some(TamperDamage::Changed))
+    if digest != file.sha256 {
+        return Ok(Some(TamperDamage::Changed));
+    }
+    if let Some(entry) = entry {
+        entry.note();
+    }
+    Ok(None)
 }
 
 fn is_other_kind(error: &io::Error) -> bool {

@@ -107,7 +107,7 @@ async fn of_two_writers_of_one_name_one_wins_and_its_object_is_whole() {
 async fn missing_chunks_end_a_reader_with_an_error() {
     let world = World::start(&[]).await;
     let (store, operator) = (store_of(&world).await, world.raw_operator().await);
-    let content = noise(1_500_000, 3);
+    let content = noise(5_500_000, 3);
     for (name, missing) in [("first", 0), ("middle", 3), ("last", 5)] {
         let object = put(&store, name, &content).await.expect("stored");
         let chunks = chunk_sequences(&operator).await;

@@ -10,7 +10,7 @@ use async_nats::jetstream::{self, object_store, stream};
 use bytes::Bytes;
 use clap::Args;
 use shared::digest::Sha256Digest;
-use streams::release_store::{NewObject, ReleaseStore};
+use streams::release_store::{CHUNK_SIZE, NewObject, ReleaseStore};
 
 use crate::CommonArguments;
 use crate::bench_server::{BenchServer, Durability};
@@ -19,9 +19,10 @@ use crate::report::{Limit, Report};
 
 const MEGABYTE: u64 = 1_000_000;
 const BUCKET: &str = "NAIVE";
-const CHUNK: usize = 256 * 1024;
-/// Chunks under way at one time, as the product has them.
-const WINDOW: usize = 32;
+/// As the product cuts objects: each message is synced on its own, so with smaller ones it would be no floor.
+const CHUNK: usize = CHUNK_SIZE;
+/// Chunks under way at one time: as many bytes as in the product.
+const WINDOW: usize = 8;
 
 #[derive(Debug, Args)]
 pub(crate) struct PutArguments {

@@ -43,7 +43,7 @@ pub(super) async fn check(
     let (base, target) = (Arc::clone(base), Arc::clone(target));
     spawn_blocking(move || {
         let reader = DeltaReader::open(BufReader::new(delta), base.release(), &target.announced, &target.limits)?;
-        reader.apply(&mut NowhereTree { base: &base, tree: &target.tree }).map(|_| ())
+        reader.apply(&NowhereTree { base: &base, tree: &target.tree }).map(|_| ())
     })
     .await
     .map_err(CheckDeltaError::Interrupted)?
@@ -61,19 +61,19 @@ impl PatchedTree for NowhereTree<'_> {
     type New = io::Sink;
     type Written = Box<dyn Read>;
 
-    fn open_base(&mut self, file: &ReleaseFile) -> io::Result<Section> {
+    fn open_base(&self, file: &ReleaseFile) -> io::Result<Section> {
         self.base.open(file)
     }
 
-    fn clone_base(&mut self, base: &ReleaseFile, _file: &ReleaseFile) -> io::Result<Option<Self::Written>> {
+    fn clone_base(&self, base: &ReleaseFile, _file: &ReleaseFile) -> io::Result<Option<Self::Written>> {
         Ok(Some(Box::new(self.base.open(base)?)))
     }
 
-    fn create(&mut self, _file: &ReleaseFile) -> io::Result<io::Sink> {
+    fn create(&self, _file: &ReleaseFile) -> io::Result<io::Sink> {
         Ok(io::sink())
     }
 
-    fn open_written(&mut self, file: &ReleaseFile) -> io::Result<Self::Written> {
+    fn open_written(&self, file: &ReleaseFile) -> io::Result<Self::Written> {
         // Its digest was compared when it was patched; what the source has is compared again.
         Ok(Box::new(self.tree.open(&file.path)?))
     }

@@ -9,10 +9,14 @@ use super::{MAGIC, VERSION};
 use crate::event::Published;
 use crate::limits::ReleaseLimits;
 use crate::release::{Release, ReleaseFile};
-use crate::verification::{TreeVerification, VerificationFailure, VerifiedRelease, VerifyError, verify_release_json};
+use crate::verification::{
+    CheckedFile, Ended, FileCheck, TreeVerification, VerificationFailure, VerifiedRelease, VerifyError,
+    check_side_by_side, threads_for, verify_release_json,
+};
 
-/// The tree that a delta is applied to, and the one that comes out. Nothing that is read from it is trusted.
-pub trait PatchedTree {
+/// The tree that a delta is applied to, and the one that comes out. Nothing that is read from it is trusted. Several
+/// threads use it at once, never for the same file of the release.
+pub trait PatchedTree: Sync {
     /// A file of the base.
     type Base: Read + Seek;
     /// A file of the release while it is written.
@@ -21,17 +25,17 @@ pub trait PatchedTree {
     type Written: Read;
 
     /// Opens a file of the base.
-    fn open_base(&mut self, file: &ReleaseFile) -> io::Result<Self::Base>;
+    fn open_base(&self, file: &ReleaseFile) -> io::Result<Self::Base>;
 
     /// Makes a file of the release as a clone of the base's that shares its storage until one of them is written to,
     /// and opens the clone; `None` where the disk cannot do that, and nothing was made.
-    fn clone_base(&mut self, base: &ReleaseFile, file: &ReleaseFile) -> io::Result<Option<Self::Written>>;
+    fn clone_base(&self, base: &ReleaseFile, file: &ReleaseFile) -> io::Result<Option<Self::Written>>;
 
     /// Makes a file of the release. What is written is flushed, but neither synced nor closed here.
-    fn create(&mut self, file: &ReleaseFile) -> io::Result<Self::New>;
+    fn create(&self, file: &ReleaseFile) -> io::Result<Self::New>;
 
     /// Opens a file of the release that was made before.
-    fn open_written(&mut self, file: &ReleaseFile) -> io::Result<Self::Written>;
+    fn open_written(&self, file: &ReleaseFile) -> io::Result<Self::Written>;
 }
 
 /// A delta whose `release.json` is read.
@@ -79,22 +83,39 @@ impl<'a, R: BufRead> DeltaReader<'a, R> {
         &self.release
     }
 
-    /// Makes the release's files in order, comparing each with its digest on the way, and the end of the delta with the
-    /// end of the list. Reads, writes and holds no more than the two releases and the window state, whatever the delta
-    /// says.
-    pub fn apply(mut self, tree: &mut impl PatchedTree) -> Result<VerifiedRelease, VerifyError> {
-        let release = self.release.clone();
+    /// Makes the release's files, comparing each with its digest on the way, and the end of the delta with the end of the
+    /// list. What the base has is taken over on a few threads while this one patches. Reads, writes and holds no more
+    /// than the two releases and the window state, whatever the delta says.
+    pub fn apply(mut self, tree: &impl PatchedTree) -> Result<VerifiedRelease, VerifyError> {
+        let (base, release) = (self.base, self.release.clone());
         let mut verification = TreeVerification::new(&release);
-        let mut budget = PrefixBudget::new(self.base.total_bytes());
-        for (file, content) in plan(self.base, &release) {
-            match content {
-                Content::InBase(found) => take_over(&mut verification, tree, found, file)?,
-                Content::InRelease(found) => {
-                    let mut earlier = tree.open_written(found).map_err(|source| read_error(found, source))?;
-                    copy(&mut verification, &mut earlier, tree, file)?;
+        let mut budget = PrefixBudget::new(base.total_bytes());
+        let mut doubled = Vec::new();
+        let threads = threads_for(&release);
+        let from_base = |check, found| take_over(check, tree, found);
+        check_side_by_side(&mut verification, threads, from_base, |verification, hand_over| {
+            for (_, content) in plan(base, &release) {
+                let Some(check) = verification.next_check() else { break };
+                let index = check.index;
+                match content {
+                    Content::InBase(found) => {
+                        if hand_over(check, found) == Ended::Early {
+                            break;
+                        }
+                    }
+                    // Once what it is like is there.
+                    Content::InRelease(found) => doubled.push((check, found)),
+                    Content::New => {
+                        let patched = self.patched(check, &mut budget, tree).map_err(|error| (index, error))?;
+                        verification.accept(&patched);
+                    }
                 }
-                Content::New => self.patched(&mut verification, &mut budget, tree, file)?,
             }
+            Ok(())
+        })?;
+        for (check, found) in doubled {
+            let mut earlier = tree.open_written(found).map_err(|source| read_error(found, source))?;
+            verification.accept(&copy(check, &mut earlier, tree)?);
         }
         let mut beyond = [0];
         match self.input.read(&mut beyond) {
@@ -104,13 +125,13 @@ impl<'a, R: BufRead> DeltaReader<'a, R> {
         }
     }
 
-    fn patched(
+    fn patched<'f>(
         &mut self,
-        verification: &mut TreeVerification<'_>,
+        check: FileCheck<'f>,
         budget: &mut PrefixBudget,
-        tree: &mut impl PatchedTree,
-        file: &ReleaseFile,
-    ) -> Result<(), VerifyError> {
+        tree: &impl PatchedTree,
+    ) -> Result<CheckedFile<'f>, VerifyError> {
+        let file = check.file;
         let position = read_number(&mut self.input).map_err(|error| unreadable(&error))?;
         let base = match position.checked_sub(1) {
             None => None,
@@ -134,7 +155,7 @@ impl<'a, R: BufRead> DeltaReader<'a, R> {
             current: io::Cursor::new(Vec::new()),
         };
         let output = tree.create(file).map_err(|source| write_error(file, source))?;
-        verification.copy_next(&mut patches, output).map_err(|error| match error {
+        check.copy(&mut patches, output).map_err(|error| match error {
             // What cannot be read is the delta, or a base that is not what it should be.
             VerifyError::Read { source, .. } => unreadable(&source).into(),
             VerifyError::Refused(_) | VerifyError::Write { .. } => error,
@@ -187,27 +208,27 @@ fn read_patch(input: &mut impl BufRead, prefix: &[u8], size: u64) -> io::Result<
 }
 
 /// Makes a file of the one that the base has: a clone that is then read, or a copy that is hashed on the way.
-fn take_over(
-    verification: &mut TreeVerification<'_>,
-    tree: &mut impl PatchedTree,
+fn take_over<'f>(
+    check: FileCheck<'f>,
+    tree: &impl PatchedTree,
     found: &ReleaseFile,
-    file: &ReleaseFile,
-) -> Result<(), VerifyError> {
+) -> Result<CheckedFile<'f>, VerifyError> {
+    let file = check.file;
     if let Some(mut clone) = tree.clone_base(found, file).map_err(|source| write_error(file, source))? {
-        return verification.copy_next(&mut clone, io::sink());
+        return check.copy(&mut clone, io::sink());
     }
     let mut base = tree.open_base(found).map_err(|source| read_error(found, source))?;
-    copy(verification, &mut base, tree, file)
+    copy(check, &mut base, tree)
 }
 
-fn copy(
-    verification: &mut TreeVerification<'_>,
+fn copy<'f>(
+    check: FileCheck<'f>,
     content: &mut dyn Read,
-    tree: &mut impl PatchedTree,
-    file: &ReleaseFile,
-) -> Result<(), VerifyError> {
+    tree: &impl PatchedTree,
+) -> Result<CheckedFile<'f>, VerifyError> {
+    let file = check.file;
     let output = tree.create(file).map_err(|source| write_error(file, source))?;
-    verification.copy_next(content, output)
+    check.copy(content, output)
 }
 
 fn read_error(file: &ReleaseFile, source: io::Error) -> VerifyError {

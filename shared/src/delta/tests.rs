@@ -1,9 +1,8 @@
 //! Deltas of random trees, damaged deltas, hostile deltas, and the fixed form.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read, Write};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 
@@ -67,18 +66,18 @@ fn delta(old: &Tree, new: &Tree, options: DeltaOptions) -> Vec<u8> {
 /// Trees in memory.
 struct Memory<'a> {
     base: &'a Tree,
-    written: Rc<RefCell<Contents>>,
+    written: Arc<Mutex<Contents>>,
     clones: bool,
 }
 
 struct MemoryFile {
     path: String,
-    written: Rc<RefCell<Contents>>,
+    written: Arc<Mutex<Contents>>,
 }
 
 impl Write for MemoryFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.written.borrow_mut().entry(self.path.clone()).or_default().extend_from_slice(buffer);
+        self.written.lock().unwrap().entry(self.path.clone()).or_default().extend_from_slice(buffer);
         Ok(buffer.len())
     }
 
@@ -92,37 +91,37 @@ impl PatchedTree for Memory<'_> {
     type New = MemoryFile;
     type Written = Cursor<Vec<u8>>;
 
-    fn open_base(&mut self, file: &ReleaseFile) -> io::Result<Self::Base> {
+    fn open_base(&self, file: &ReleaseFile) -> io::Result<Self::Base> {
         Ok(open(self.base, file))
     }
 
-    fn clone_base(&mut self, base: &ReleaseFile, file: &ReleaseFile) -> io::Result<Option<Self::Written>> {
+    fn clone_base(&self, base: &ReleaseFile, file: &ReleaseFile) -> io::Result<Option<Self::Written>> {
         if !self.clones {
             return Ok(None);
         }
         let content = open(self.base, base);
-        self.written.borrow_mut().insert(file.path.to_string(), content.get_ref().clone());
+        self.written.lock().unwrap().insert(file.path.to_string(), content.get_ref().clone());
         Ok(Some(content))
     }
 
-    fn create(&mut self, file: &ReleaseFile) -> io::Result<Self::New> {
-        self.written.borrow_mut().insert(file.path.to_string(), Vec::new());
-        Ok(MemoryFile { path: file.path.to_string(), written: Rc::clone(&self.written) })
+    fn create(&self, file: &ReleaseFile) -> io::Result<Self::New> {
+        self.written.lock().unwrap().insert(file.path.to_string(), Vec::new());
+        Ok(MemoryFile { path: file.path.to_string(), written: Arc::clone(&self.written) })
     }
 
-    fn open_written(&mut self, file: &ReleaseFile) -> io::Result<Self::Written> {
-        Ok(Cursor::new(self.written.borrow()[file.path.as_str()].clone()))
+    fn open_written(&self, file: &ReleaseFile) -> io::Result<Self::Written> {
+        Ok(Cursor::new(self.written.lock().unwrap()[file.path.as_str()].clone()))
     }
 }
 
 fn applied(delta: &[u8], old: &Tree, new: &Release, clones: bool) -> Result<(VerifiedRelease, Contents), VerifyError> {
-    let written = Rc::default();
-    let mut memory = Memory { base: old, written: Rc::clone(&written), clones };
+    let written = Arc::default();
+    let memory = Memory { base: old, written: Arc::clone(&written), clones };
     let base = release(old, "v1");
     let reader = DeltaReader::open(delta, &base, &announced(new), &ReleaseLimits::default())?;
     assert_eq!(reader.release(), new);
-    let verified = reader.apply(&mut memory)?;
-    let contents = written.borrow().clone();
+    let verified = reader.apply(&memory)?;
+    let contents = written.lock().unwrap().clone();
     Ok((verified, contents))
 }
 
@@ -266,10 +265,10 @@ fn a_delta_of_another_base_is_refused() {
     // The base on this disk was altered, its list was not.
     let mut altered = old.clone();
     altered.get_mut("a").unwrap().1[100] ^= 1;
-    let mut memory = Memory { base: &altered, written: Rc::default(), clones: true };
+    let memory = Memory { base: &altered, written: Arc::default(), clones: true };
     let (base, new) = (release(&old, "v1"), release(&new, "v2"));
     let reader = DeltaReader::open(&made[..], &base, &announced(&new), &ReleaseLimits::default()).unwrap();
-    assert!(matches!(reader.apply(&mut memory), Err(VerifyError::Refused(_))));
+    assert!(matches!(reader.apply(&memory), Err(VerifyError::Refused(_))));
 }
 
 #[test]
@@ -280,10 +279,10 @@ fn an_altered_file_of_the_base_is_not_taken_over() {
     let mut altered = old.clone();
     altered.get_mut("a").unwrap().1 = b"SAME".to_vec();
     for clones in [true, false] {
-        let mut memory = Memory { base: &altered, written: Rc::default(), clones };
+        let memory = Memory { base: &altered, written: Arc::default(), clones };
         let (base, new) = (release(&old, "v1"), release(&new, "v2"));
         let reader = DeltaReader::open(&made[..], &base, &announced(&new), &ReleaseLimits::default()).unwrap();
-        let Err(VerifyError::Refused(failure)) = reader.apply(&mut memory) else { panic!("it was taken over") };
+        let Err(VerifyError::Refused(failure)) = reader.apply(&memory) else { panic!("it was taken over") };
         assert_eq!(failure.item, "a");
     }
 }

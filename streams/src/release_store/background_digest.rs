@@ -7,8 +7,8 @@ use shared::digest::{DigestBuilder, Sha256Digest};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Chunks that may wait to be hashed.
-const WAITING: usize = 32;
+/// Chunks that may wait to be hashed; a chunk may have a megabyte.
+const WAITING: usize = 4;
 
 /// The digest of chunks handed over one by one.
 pub(super) struct BackgroundDigest {

@@ -10,7 +10,7 @@ use shared::digest::Sha256Digest;
 use shared::subjects::RELEASE_BUCKET;
 use thiserror::Error;
 
-use super::CHUNK_SIZE;
+use super::chunk_writer::Written;
 
 const DIGEST_PREFIX: &str = "SHA-256=";
 
@@ -99,19 +99,13 @@ struct Options {
 }
 
 impl ObjectMeta {
-    pub(super) fn new(
-        object: NewObject,
-        nuid: String,
-        size: u64,
-        chunks: u64,
-        sha256: Sha256Digest,
-        now: DateTime<Utc>,
-    ) -> Self {
+    pub(super) fn new(object: NewObject, written: Written, now: DateTime<Utc>) -> Self {
+        let Written { nuid, size, chunks, chunk_size, sha256 } = written;
         Self {
             name: object.name,
             description: object.description,
             metadata: (!object.metadata.is_empty()).then_some(object.metadata),
-            options: Some(Options { max_chunk_size: CHUNK_SIZE as u64 }),
+            options: Some(Options { max_chunk_size: chunk_size as u64 }),
             bucket: RELEASE_BUCKET.to_owned(),
             nuid,
             size,
@@ -190,8 +184,14 @@ mod tests {
     fn meta() -> ObjectMeta {
         let mut object = NewObject::named("contracts/v1.tar.zst");
         object.metadata.insert("tree_digest".to_owned(), "ab".to_owned());
-        let digest = Sha256Digest::of(b"abc");
-        ObjectMeta::new(object, "dm5pvpon39tBmRentI2PSy".to_owned(), 3, 1, digest, DateTime::UNIX_EPOCH)
+        let written = Written {
+            nuid: "dm5pvpon39tBmRentI2PSy".to_owned(),
+            size: 3,
+            chunks: 1,
+            chunk_size: 262_144,
+            sha256: Sha256Digest::of(b"abc"),
+        };
+        ObjectMeta::new(object, written, DateTime::UNIX_EPOCH)
     }
 
     #[test]

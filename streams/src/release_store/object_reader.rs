@@ -1,8 +1,10 @@
-//! Reading an object by batched Direct Get: no consumer on the server, no hang when chunks are gone.
+//! Reading an object by batched Direct Get: no consumer on the server, no hang when chunks are gone. The next batch is
+//! asked for while the one before it still arrives, so that a line with latency stays full.
 //!
 //! What is read is hashed on the way and compared with what the caller expects, never with what the bucket claims
 //! about itself.
 
+use std::collections::VecDeque;
 use std::io;
 
 use bytes::Bytes;
@@ -11,14 +13,12 @@ use shared::event::ObjectReference;
 use thiserror::Error;
 
 use super::background_digest::BackgroundDigest;
+use super::batches::{Ahead, Batches};
 use super::object_meta::chunk_subject;
 use super::{ReleaseStore, StoreReadError, StoredObject};
 use crate::connection::Connection;
 use crate::direct_get::{BatchReading, DirectGetError, DirectGetRequest, MAX_BATCH_BYTES, Part};
 use crate::layout::release_stream;
-
-/// Chunks asked for at a time: as many of ours as [`MAX_BATCH_BYTES`] allow.
-const CHUNKS_PER_BATCH: u32 = 16;
 
 /// An object that could not be read as expected.
 #[derive(Debug, Error)]
@@ -100,8 +100,9 @@ pub struct ObjectStream {
     described: StoredObject,
     expected: ObjectReference,
     received: u64,
-    next_sequence: u64,
-    reading: Option<BatchReading>,
+    batches: Batches,
+    /// As `batches` counts them: at most two.
+    under_way: VecDeque<BatchReading>,
     hashing: Option<BackgroundDigest>,
     compares_digest: bool,
 }
@@ -115,11 +116,11 @@ impl ObjectStream {
             .ok_or_else(|| FetchError::NotFound { object: expected.name.clone() })?;
         Ok(Self {
             connection: store.connection.clone(),
+            batches: Batches::new(described.size, described.chunks),
             described,
             expected: expected.clone(),
             received: 0,
-            next_sequence: 1,
-            reading: None,
+            under_way: VecDeque::new(),
             hashing: Some(BackgroundDigest::start()),
             compares_digest: true,
         })
@@ -162,27 +163,37 @@ impl ObjectStream {
 
     async fn receive(&mut self) -> Result<Option<Bytes>, FetchError> {
         loop {
-            let mut reading = match self.reading.take() {
-                Some(reading) => reading,
-                None => self.start_batch().await?,
-            };
+            while let Some(from) = self.batches.to_ask_for() {
+                let reading = self.start_batch(from).await?;
+                self.under_way.push_back(reading);
+                self.batches.asked(from);
+            }
+            let Some(reading) = self.under_way.front_mut() else { return Ok(None) };
             match reading.next().await.map_err(|source| self.failed(source))? {
                 Part::Message(message) => {
-                    self.next_sequence = message.sequence + 1;
-                    self.reading = Some(reading);
-                    return Ok(Some(message.payload));
+                    if self.batches.arrived(message.sequence) {
+                        return Ok(Some(message.payload));
+                    }
                 }
-                Part::End { pending, .. } if pending > 0 => {}
-                Part::End { .. } | Part::Nothing => return Ok(None),
+                Part::End { pending, .. } => {
+                    self.under_way.pop_front();
+                    if self.batches.ended(pending) == Ahead::Useless {
+                        self.under_way.clear();
+                    }
+                }
+                Part::Nothing => {
+                    self.under_way.clear();
+                    self.batches.nothing();
+                }
             }
         }
     }
 
-    async fn start_batch(&self) -> Result<BatchReading, FetchError> {
+    async fn start_batch(&self, from: u64) -> Result<BatchReading, FetchError> {
         let request = DirectGetRequest {
-            sequence: Some(self.next_sequence),
+            sequence: Some(from),
             next_by_subj: Some(chunk_subject(&self.described.nuid)),
-            batch: Some(CHUNKS_PER_BATCH),
+            batch: Some(self.batches.length),
             max_bytes: Some(MAX_BATCH_BYTES),
             ..DirectGetRequest::default()
         };

@@ -118,7 +118,7 @@ impl ReleaseStore {
         self.refuse_taken(&object.name).await?;
         let name = object.name.clone();
         let written = self.write_chunks(&name, content, progress).await?;
-        let meta = written.into_meta(object);
+        let meta = ObjectMeta::new(object, written, Utc::now());
         self.announce(meta, 0).await
     }
 
@@ -141,7 +141,7 @@ impl ReleaseStore {
         let object = NewObject { name, description: expected.description.clone(), metadata: expected.metadata.clone() };
         let replaced = in_place_of.as_ref().map(|(_, meta)| meta.nuid.clone());
         let sequence = in_place_of.map_or(0, |(sequence, _)| sequence);
-        let stored = self.announce(written.into_meta(object), sequence).await?;
+        let stored = self.announce(ObjectMeta::new(object, written, Utc::now()), sequence).await?;
         if let Some(replaced) = replaced.filter(|nuid| *nuid != stored.nuid) {
             self.forget(&replaced).await;
         }
@@ -234,12 +234,6 @@ fn taken(meta: ObjectMeta) -> PutError {
 /// 22 letters and digits, as the standard's writers use.
 fn new_nuid() -> String {
     rand::rng().sample_iter(Alphanumeric).take(22).map(char::from).collect()
-}
-
-impl Written {
-    fn into_meta(self, object: NewObject) -> ObjectMeta {
-        ObjectMeta::new(object, self.nuid, self.size, self.chunks, self.sha256, Utc::now())
-    }
 }
 
 #[cfg(test)]

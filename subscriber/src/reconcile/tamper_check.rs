@@ -16,7 +16,7 @@ use crate::desired::announcement;
 use crate::embedded::EmbeddedContracts;
 use crate::fetch::{StageFailure, Way, fetch, unpack};
 use crate::node_state::{LoadedRelease, Provenance};
-use crate::tamper::{Damage, compare, put_back_missing, rebuild};
+use crate::tamper::{Damage, Stamps, compare_since, put_back_missing, rebuild};
 
 /// Between two comparisons that hints cause: somebody who edits in a loop does not keep the agent reading.
 const HINT_SPACING: Duration = Duration::from_secs(5);
@@ -26,13 +26,26 @@ const REPORT_REMEDIATION: &str = "find out who writes into the cache; `rm -rf` i
 const NOT_HEALED_REMEDIATION: &str = "the agent tries again: check its connection, the disk, and whether the release is \
                                       still announced";
 
+/// How much is read to compare the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// All of it.
+    EveryByte,
+    /// What the file system says was touched since it was last read.
+    Touched,
+}
+
 /// When the files are compared next, and what is suspected until then.
 #[derive(Debug, Default)]
 pub(super) struct FileChecks {
     /// The next comparison; `None` until a release runs.
     due: Option<Instant>,
+    /// The next one that reads every byte, whatever the file system says.
+    whole_due: Option<Instant>,
     /// The last one.
     last: Option<Instant>,
+    /// What was read and found right in this process.
+    stamps: Stamps,
     /// Something changed since the last comparison, the system says.
     pub(super) suspected: bool,
     /// The directory was replaced: what watches it watches the old one.
@@ -47,11 +60,21 @@ impl FileChecks {
         self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
     }
 
-    /// Every byte was compared just now.
-    fn compared(&mut self, now: Instant, interval: Duration) {
+    /// The files were compared just now: every byte of them, or what was touched since.
+    fn compared(&mut self, now: Instant, interval: Duration, depth: Depth) {
+        let next = now + interval;
+        if depth == Depth::EveryByte {
+            self.whole_due = Some(next);
+        }
         self.last = Some(now);
-        self.due = Some(now + interval);
+        self.due = Some(self.whole_due.map_or(next, |due| due.min(next)));
         self.suspected = false;
+    }
+
+    /// How much a comparison has to read now: what was touched where a hint brought it forward, else everything.
+    fn depth(&self, now: Instant) -> Depth {
+        let waits = self.whole_due.is_some_and(|due| now < due);
+        if waits && !self.stamps.is_empty() { Depth::Touched } else { Depth::EveryByte }
     }
 
     /// How long until the next comparison.
@@ -65,7 +88,11 @@ impl Agent {
     pub(super) fn files_are_fresh(&mut self) {
         self.state.conditions.tampering = None;
         let unsaid = self.state.conditions.unsaid_for().unwrap_or(Duration::MAX);
-        self.files.compared(Instant::now(), jittered(self.config.integrity.tamper_interval.min(unsaid)));
+        self.files.compared(
+            Instant::now(),
+            jittered(self.config.integrity.tamper_interval.min(unsaid)),
+            Depth::EveryByte,
+        );
         self.files.replaced = true;
         self.alarms.clear(Subject::Tamper);
     }
@@ -81,26 +108,37 @@ impl Agent {
         if active.provenance == Provenance::Unverified || !self.files.rest(Instant::now()).is_zero() {
             return;
         }
-        let Some(found) = self.compare_files(&active).await else { return };
+        let depth = self.files.depth(Instant::now());
+        let Some(found) = self.compare_files(&active, depth).await else { return };
         let left = if found.is_none() { Damage::default() } else { self.restore(&active, &found, wake_ups).await };
         self.note_files(&active, &found, &left);
         let tampered = self.state.conditions.tampering.is_some();
         let soon =
             tampered.then(|| self.config.timing.retry().longest).into_iter().chain(self.state.conditions.unsaid_for());
         let next = soon.fold(self.config.integrity.tamper_interval, Duration::min);
-        self.files.compared(Instant::now(), jittered(next));
+        self.files.compared(Instant::now(), jittered(next), depth);
         self.save().await;
         self.report_waiting().await;
     }
 
-    async fn compare_files(&mut self, active: &LoadedRelease) -> Option<Damage> {
+    async fn compare_files(&mut self, active: &LoadedRelease, depth: Depth) -> Option<Damage> {
         let (home, id, limits) = (self.cache.release(&active.id.tag), active.id.clone(), self.limits);
-        let compared = spawn_blocking(move || compare(&home, &id, &limits)).await;
-        match compared {
-            Ok(Ok(damage)) => Some(damage),
-            Ok(Err(error)) => {
+        let mut stamps = std::mem::take(&mut self.files.stamps);
+        if depth == Depth::EveryByte {
+            stamps = Stamps::default();
+        }
+        let compared = spawn_blocking(move || {
+            let damage = compare_since(&home, &id, &limits, &mut stamps);
+            (damage, stamps)
+        });
+        match compared.await {
+            Ok((Ok(damage), stamps)) => {
+                self.files.stamps = stamps;
+                Some(damage)
+            }
+            Ok((Err(error), _)) => {
                 self.alarms.raise(Subject::Disk, format!("the running release cannot be read: {error}"));
-                self.files.compared(Instant::now(), jittered(self.config.timing.interval));
+                self.files.compared(Instant::now(), jittered(self.config.timing.interval), Depth::EveryByte);
                 None
             }
             Err(_) => None,
@@ -123,7 +161,7 @@ impl Agent {
             return found.clone();
         }
         self.files.replaced = true;
-        self.compare_files(active).await.unwrap_or_else(|| found.clone())
+        self.compare_files(active, Depth::EveryByte).await.unwrap_or_else(|| found.clone())
     }
 
     async fn restore_from_cache(&mut self, active: &LoadedRelease, only_missing: bool) -> Result<bool, StageFailure> {
@@ -237,14 +275,29 @@ mod tests {
     fn hints_bring_the_comparison_forward_but_not_more_often_than_every_five_seconds() {
         let (mut checks, start) = (FileChecks::default(), Instant::now());
         assert_eq!(checks.rest(start), Duration::MAX);
-        checks.compared(start, Duration::from_mins(5));
+        checks.compared(start, Duration::from_mins(5), Depth::EveryByte);
         assert_eq!(checks.rest(start), Duration::from_mins(5));
         checks.hint(start + Duration::from_secs(1));
         assert!(checks.suspected);
         assert_eq!(checks.rest(start + Duration::from_secs(1)), Duration::from_secs(4));
-        checks.compared(start + Duration::from_secs(5), Duration::from_mins(5));
+        checks.compared(start + Duration::from_secs(5), Duration::from_mins(5), Depth::EveryByte);
         assert!(!checks.suspected);
         checks.hint(start + Duration::from_mins(1));
         assert_eq!(checks.rest(start + Duration::from_mins(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_hint_reads_what_was_touched_and_puts_off_no_comparison_of_every_byte() {
+        let (mut checks, start) = (FileChecks::default(), Instant::now());
+        let at = |minutes| start + Duration::from_mins(minutes);
+        assert_eq!(checks.depth(start), Depth::EveryByte);
+        checks.compared(start, Duration::from_mins(5), Depth::EveryByte);
+        assert_eq!(checks.depth(at(1)), Depth::EveryByte, "nothing was read in this process yet");
+        for minute in 1..5 {
+            checks.hint(at(minute));
+            checks.compared(at(minute), Duration::from_mins(5), Depth::Touched);
+            assert_eq!(checks.rest(at(minute)), Duration::from_mins(5 - minute));
+        }
+        assert_eq!(checks.depth(at(5)), Depth::EveryByte);
     }
 }

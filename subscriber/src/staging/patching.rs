@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shared::delta::{DeltaReader, PatchedTree};
 use shared::event::Published;
@@ -68,8 +69,8 @@ impl StagingDirectory {
         let reader = DeltaReader::open(BufReader::new(delta), base.release(), gives, limits)?;
         let release = reader.release().clone();
         let tree = TreeWriter::create(&root).map_err(write_failed("release directory"))?;
-        let mut patched = PatchedDirectory { base, tree, clones: true, stop };
-        let verified = reader.apply(&mut patched)?;
+        let patched = PatchedDirectory { base, tree, clones: AtomicBool::new(true), stop };
+        let verified = reader.apply(&patched)?;
         match place {
             PatchPlace::Step(_) => patched.tree.describe(&release).map_err(write_failed("release.json"))?,
             PatchPlace::Last => patched.tree.complete(&release, &cache.release(release.tag()))?,
@@ -83,7 +84,7 @@ struct PatchedDirectory<'a> {
     base: &'a ReleaseDirectory,
     tree: TreeWriter,
     /// Whether the file system may be able to clone; the first refusal decides.
-    clones: bool,
+    clones: AtomicBool,
     stop: &'a CancellationToken,
 }
 
@@ -98,14 +99,14 @@ impl PatchedTree for PatchedDirectory<'_> {
     type New = File;
     type Written = File;
 
-    fn open_base(&mut self, file: &ReleaseFile) -> io::Result<File> {
+    fn open_base(&self, file: &ReleaseFile) -> io::Result<File> {
         self.refuse_stopped()?;
         self.base.open_file(&file.path)
     }
 
-    fn clone_base(&mut self, base: &ReleaseFile, file: &ReleaseFile) -> io::Result<Option<File>> {
+    fn clone_base(&self, base: &ReleaseFile, file: &ReleaseFile) -> io::Result<Option<File>> {
         self.refuse_stopped()?;
-        if !self.clones {
+        if !self.clones.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let Ok(found) = self.base.open_file(&base.path) else { return Ok(None) };
@@ -113,17 +114,17 @@ impl PatchedTree for PatchedDirectory<'_> {
         if share_storage(&new, &found) {
             return self.tree.open_file(file.path.as_str()).map(Some);
         }
-        self.clones = false;
-        self.tree.remove_newest()?;
+        self.clones.store(false, Ordering::Relaxed);
+        self.tree.remove_file(file.path.as_str())?;
         Ok(None)
     }
 
-    fn create(&mut self, file: &ReleaseFile) -> io::Result<File> {
+    fn create(&self, file: &ReleaseFile) -> io::Result<File> {
         self.refuse_stopped()?;
         self.tree.create_file(file.path.as_str(), file.mode.node_bits())
     }
 
-    fn open_written(&mut self, file: &ReleaseFile) -> io::Result<File> {
+    fn open_written(&self, file: &ReleaseFile) -> io::Result<File> {
         self.tree.open_file(file.path.as_str())
     }
 }

@@ -47,7 +47,7 @@ const WITHOUT: [(&str, &str, &str); 17] = [
         "remove_step",
         "a tree of no use any more; left, it goes with its directory",
     ),
-    ("subscriber/src/staging/tree_writer.rs", "remove_newest", "takes back an empty file right after its place"),
+    ("subscriber/src/staging/tree_writer.rs", "remove_file", "takes back an empty file right after its place"),
     ("subscriber/src/entry_point.rs", "say", "standard output"),
     ("subscriber/src/durable_file.rs", "sync_directory", "its callers reach a place before and after it"),
     ("subscriber/src/durable_file.rs", "remove_file_if_present", "its callers reach a place after it"),
