@@ -175,8 +175,9 @@ impl SharedReading {
         if self.conduct.turn(now, rand::rng().random()) {
             self.show().await?;
         }
-        if self.conduct.mode() == Mode::Left && self.others.take().is_some() {
+        if self.conduct.mode() == Mode::Left && self.others.is_some() {
             tracing::debug!(object = self.object, "reading on alone");
+            self.leave();
         }
         while let Some((stretch, for_all)) = self.to_ask_for(now) {
             self.ask(stretch, for_all, now).await?;
