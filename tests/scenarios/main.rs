@@ -97,6 +97,8 @@ mod publisher_service_schedule;
 #[cfg(test)]
 mod quiet_agent;
 #[cfg(test)]
+mod reading_together;
+#[cfg(test)]
 mod refused_login;
 #[cfg(test)]
 mod release_store;

@@ -111,13 +111,21 @@ async fn a_node_cannot_write_anything_but_its_own_reports() {
 async fn a_node_cannot_listen_to_others_replies_or_reports() {
     let world = world().await;
     let node = world.raw_node("n1").await;
-    for subject in ["_INBOX_n2.>", "_INBOX.>", "live.>", "live.bundle.loaded.>", "bundle.>", "$JS.>", ">"] {
+    for subject in
+        ["_INBOX_n2.>", "_INBOX.>", "live.>", "live.bundle.loaded.>", "bundle.>", "multicast.>", "$JS.>", ">"]
+    {
         node.take_complaints();
         let _subscription = node.client().subscribe(subject.to_owned()).await.expect("the client library sends it");
         node.complaint(&format!("Permissions Violation for Subscription to \"{subject}\"")).await;
     }
     node.take_complaints();
-    for subject in ["_INBOX_n1.mine", "live.bundle.promoted.>", "live.bundle.published.>", "live.bundle.withdrawn.>"] {
+    for subject in [
+        "_INBOX_n1.mine",
+        "live.bundle.promoted.>",
+        "live.bundle.published.>",
+        "live.bundle.withdrawn.>",
+        "multicast.BUNDLES.>",
+    ] {
         let _subscription = node.client().subscribe(subject).await.expect("the client library sends it");
     }
     node.client().flush().await.expect("the connection is open");

@@ -80,7 +80,7 @@ impl OperatorMode {
             ]},
             "sub": {"allow": [
                 format!("_INBOX_{node}.>"),
-                "live.bundle.published.>", "live.bundle.promoted.>", "live.bundle.withdrawn.>",
+                "live.bundle.published.>", "live.bundle.promoted.>", "live.bundle.withdrawn.>", "multicast.BUNDLES.>",
             ]},
         });
         credentials(&self.agents, node, &rights, directory)

@@ -49,6 +49,18 @@ impl World {
         world
     }
 
+    /// The same with the rights that nodes had before they read together.
+    pub async fn without_multicast(nodes: &[&str]) -> Self {
+        let accounts = Accounts::generate(nodes.iter().map(|name| node_name(name)));
+        let config = accounts.render();
+        let older = config.replace(", \"multicast.BUNDLES.>\"", "");
+        assert_ne!(config, older, "the right has another form");
+        let server = Server::start(ServerSetup { accounts: older, ..ServerSetup::default() }).await;
+        let world = Self { server, peers: Vec::new(), accounts, address: None };
+        world.provision().await;
+        world
+    }
+
     /// The same with the server's monitoring pages.
     pub async fn monitored(nodes: &[&str]) -> Self {
         let accounts = Accounts::generate(nodes.iter().map(|name| node_name(name)));

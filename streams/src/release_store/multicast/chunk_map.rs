@@ -110,6 +110,11 @@ impl ChunkMap {
         self.size
     }
 
+    /// Chunks that are not here.
+    pub(super) fn missing(&self) -> u64 {
+        self.missing
+    }
+
     /// Everything before it is here.
     pub(super) fn first_missing(&self) -> u64 {
         self.first_missing
@@ -180,6 +185,10 @@ mod tests {
 
     use super::*;
 
+    fn index(place: u64) -> usize {
+        usize::try_from(place).unwrap()
+    }
+
     #[test]
     fn chunks_are_placed_by_what_is_left_behind_them() {
         let mut map = ChunkMap::new(25, 3).unwrap();
@@ -230,16 +239,16 @@ mod tests {
             most in 1_u64..6,
         ) {
             let (chunks, chunk, last) = (sizes.0, sizes.1.max(sizes.2), sizes.1.min(sizes.2));
-            let size = chunk * (chunks - 1) + last;
+            let (size, all) = (chunk * (chunks - 1) + last, index(chunks));
             let length = |place: u64| if place == chunks - 1 { last } else { chunk };
             let sequences: Vec<u64> = (0..chunks).scan(0, |at, place| {
-                *at += 1 + skips[place as usize];
+                *at += 1 + skips[index(place)];
                 Some(*at)
             }).collect();
             let mut map = ChunkMap::new(size, chunks).unwrap();
             let mut bytes = 0;
             let mut take = |map: &mut ChunkMap, place: u64| {
-                let offered = map.offer(place, length(place), sequences[place as usize]);
+                let offered = map.offer(place, length(place), sequences[index(place)]);
                 if let Offered::New { offset } = offered {
                     prop_assert_eq!(offset, chunk * place);
                     bytes += length(place);
@@ -248,17 +257,17 @@ mod tests {
                 }
                 Ok(())
             };
-            for index in heard {
-                take(&mut map, index.index(chunks as usize) as u64)?;
+            for heard in heard {
+                take(&mut map, heard.index(all) as u64)?;
             }
             let mut asked = 0;
             while let Some(gap) = map.gap(&[], most) {
                 asked += 1;
                 prop_assert!(asked <= 40, "no end of {map:?}");
                 let from = map.sequence_before(gap.first);
-                prop_assert!(from <= sequences[gap.first as usize]);
+                prop_assert!(from <= sequences[index(gap.first)]);
                 let answer: Vec<u64> =
-                    (0..chunks).filter(|place| sequences[*place as usize] >= from).take(gap.count as usize).collect();
+                    (0..chunks).filter(|place| sequences[index(*place)] >= from).take(index(gap.count)).collect();
                 for place in answer {
                     take(&mut map, place)?;
                 }

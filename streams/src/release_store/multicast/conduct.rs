@@ -62,10 +62,13 @@ pub(super) struct Conduct {
     lag: Option<Lag>,
 }
 
-/// How long messages of one leader take, by its clock and ours: only the difference to the quickest one means something.
+/// How long the first chunk of what a leader asks for at a time takes, by its clock and ours: only the difference to the
+/// quickest one means something.
 #[derive(Debug)]
 struct Lag {
     leader: ReaderId,
+    /// What was asked for last.
+    stamp: u64,
     least: i128,
 }
 
@@ -186,9 +189,12 @@ impl Conduct {
     fn is_behind(&mut self, leader: ReaderId, stamp: u64, now: Duration) -> bool {
         let took = i128::try_from(now.as_millis()).unwrap_or(i128::MAX) - i128::from(stamp);
         let lag = match &mut self.lag {
+            // The others follow the first one as fast as the line is.
+            Some(lag) if lag.leader == leader && lag.stamp == stamp => return false,
             Some(lag) if lag.leader == leader => lag,
-            Some(_) | None => self.lag.insert(Lag { leader, least: took }),
+            Some(_) | None => self.lag.insert(Lag { leader, stamp, least: took }),
         };
+        lag.stamp = stamp;
         lag.least = lag.least.min(took);
         took - lag.least > i128::try_from(MOST_LAG.as_millis()).unwrap_or(i128::MAX)
     }
@@ -289,10 +295,11 @@ mod tests {
         // The leader's clock has nothing to do with ours.
         conduct.chunk(ReaderId(1), 7_000_000, true, at(50));
         conduct.chunk(ReaderId(1), 7_000_100, true, at(450));
+        conduct.chunk(ReaderId(1), 7_000_100, true, at(900));
         assert_eq!(conduct.mode(), Mode::Listening);
-        conduct.chunk(ReaderId(1), 7_000_200, true, at(751));
+        conduct.chunk(ReaderId(1), 7_000_200, true, at(951));
         assert_eq!(conduct.mode(), Mode::Left);
-        conduct.chunk(ReaderId(1), 7_000_300, true, at(752));
+        conduct.chunk(ReaderId(1), 7_000_300, true, at(952));
         assert_eq!(conduct.mode(), Mode::Left);
         // Another leader has another clock.
         let mut conduct = reader(5, 2);

@@ -34,6 +34,8 @@ const LEADING_AGAIN_BYTES: u64 = 4 << 20;
 const HOLE_BYTES: u64 = 8 << 20;
 /// A subject of the log on which nothing stands.
 const NOTHING: &str = "bundle.nothing";
+/// Batches in a row that may bring nothing new.
+const MOST_IN_VAIN: u32 = 4;
 /// Time for an answer that goes to all: where it does not come, answers may not go there.
 const LEADING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -57,6 +59,8 @@ struct Asked {
     stretch: Stretch,
     at: Duration,
     for_all: bool,
+    /// Chunks that were missing then, where it asks for some of them.
+    missing: Option<u64>,
 }
 
 /// An object on its way, read together with others. Its digest is for the caller to compare.
@@ -82,6 +86,8 @@ pub struct SharedReading {
     led: u64,
     /// When something that we have asked for arrived last.
     last_answer: Duration,
+    /// Batches in a row that brought nothing new.
+    in_vain: u32,
 }
 
 /// What happened next.
@@ -127,6 +133,7 @@ impl SharedReading {
             received: 0,
             led: 0,
             last_answer: Duration::ZERO,
+            in_vain: 0,
         }))
     }
 
@@ -168,8 +175,9 @@ impl SharedReading {
         if self.conduct.turn(now, rand::rng().random()) {
             self.show().await?;
         }
-        if self.conduct.mode() == Mode::Left && self.others.take().is_some() {
+        if self.conduct.mode() == Mode::Left && self.others.is_some() {
             tracing::debug!(object = self.object, "reading on alone");
+            self.leave();
         }
         while let Some((stretch, for_all)) = self.to_ask_for(now) {
             self.ask(stretch, for_all, now).await?;
@@ -226,7 +234,8 @@ impl SharedReading {
             ..DirectGetRequest::default()
         };
         self.send(&request_subject(), reply, &request).await?;
-        self.asked.push(Asked { number, stretch, at: now, for_all });
+        let missing = (stretch.first >= self.map.first_missing()).then(|| self.map.missing());
+        self.asked.push(Asked { number, stretch, at: now, for_all, missing });
         Ok(())
     }
 
@@ -276,7 +285,8 @@ impl SharedReading {
         match wire::answer(&self.nuid, message) {
             Answer::Chunk { behind, sequence, payload } => Ok(self.place(behind, sequence, payload, false)?.0),
             Answer::End => {
-                self.asked.retain(|asked| Some(asked.number) != number);
+                let ended = self.asked.iter().position(|asked| Some(asked.number) == number);
+                ended.map(|ended| self.asked.remove(ended)).map_or(Ok(()), |asked| self.judge(asked))?;
                 Ok(None)
             }
             // A chunk that is missing here stands nowhere.
@@ -306,11 +316,18 @@ impl SharedReading {
                 {
                     let asked = self.asked.remove(ended);
                     self.pace.arrived(now.saturating_sub(asked.at));
+                    self.judge(asked)?;
                 }
                 Ok(None)
             }
             Heard::Nothing => Ok(None),
         }
+    }
+
+    /// Ends where asking for missing chunks keeps bringing none: somebody has told us a wrong place in the stream.
+    fn judge(&mut self, ended: Asked) -> Result<(), SharedReadError> {
+        self.in_vain = if ended.missing == Some(self.map.missing()) { self.in_vain + 1 } else { 0 };
+        if self.in_vain < MOST_IN_VAIN { Ok(()) } else { Err(self.misfit()) }
     }
 
     /// Takes a chunk to its place; says too whether it was missing.
