@@ -8,6 +8,7 @@ use serde::Serialize;
 use shared::digest::Sha256Digest;
 use shared::fleet_history::NodeState;
 use shared::identifiers::{BundleName, ChannelName, NodeName, Tag};
+use subscriber::node_report::NodeReport;
 
 use super::selection::Selection;
 use super::time_cell;
