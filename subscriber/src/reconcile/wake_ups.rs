@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use shared::event::BundleEvent;
+use shared::event_envelope::EventEnvelope;
 use shared::event_type::EventType;
 use shared::identifiers::Tag;
 use shared::subjects::{EventSubject, LIVE_PREFIX, Scope, live_wake_ups};
@@ -54,6 +56,8 @@ pub(super) enum Wake {
     Outbox,
     /// The connection or what the server said about it changed; the log need not be read for that.
     Connection,
+    /// The memory's file holds what is recorded elsewhere by now; the log need not be read for that.
+    Memory,
     /// What the last switch began has come further.
     AfterSwitch,
 }
@@ -72,6 +76,8 @@ pub(super) struct WakeUps {
     cache: CacheWatch,
     files: FileWatch,
     floor: Option<Floor>,
+    /// Where the followed channel moved to, as the last message about it claims.
+    guess: Option<Tag>,
     /// No look because of a live message before this.
     earliest: Instant,
     /// A live message that matters was taken from the feed, and nobody was told.
@@ -100,6 +106,7 @@ impl WakeUps {
             cache: CacheWatch::new(Cache::new(&target.cache)),
             files: FileWatch::default(),
             floor: None,
+            guess: None,
             earliest: Instant::now(),
             untold: false,
         })
@@ -149,7 +156,7 @@ impl WakeUps {
                 biased;
                 _ = self.hangup.recv() => Wake::Hangup,
                 () = again(&mut self.again) => Wake::Connected,
-                () = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog) => Wake::Live,
+                () = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.guess, &mut self.watchdog) => Wake::Live,
                 Ok(()) = self.outbox.changed() => Wake::Outbox,
                 Ok(()) = self.status.changed() => Wake::Connection,
                 () = self.cache.changed() => Wake::Cache,
@@ -171,16 +178,21 @@ impl WakeUps {
 
     /// Waits until a live message that matters arrives. Cancel safe.
     pub(super) async fn live(&mut self) {
-        self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog).await;
+        self.relevance.live(&mut self.feed, &mut self.floor, &mut self.guess, &mut self.watchdog).await;
         sleep_until(self.earliest).await;
     }
 
     /// Whether a live message that matters is here already.
     pub(super) fn news(&mut self) -> bool {
-        let live = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog);
+        let live = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.guess, &mut self.watchdog);
         tokio::pin!(live);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         live.as_mut().poll(&mut context).is_ready()
+    }
+
+    /// The release that is worth asking for beside the head.
+    pub(super) fn guess(&self) -> Option<Tag> {
+        self.guess.clone()
     }
 
     /// Notes where a read showed the followed head: the feed should have delivered that too.
@@ -256,7 +268,13 @@ struct Relevance {
 
 impl Relevance {
     /// Waits for a message that matters and raises the floor to what it claims. For ever, where there is no feed.
-    async fn live(&self, feed: &mut Option<LiveFeed>, floor: &mut Option<Floor>, watchdog: &mut FeedWatchdog) {
+    async fn live(
+        &self,
+        feed: &mut Option<LiveFeed>,
+        floor: &mut Option<Floor>,
+        guess: &mut Option<Tag>,
+        watchdog: &mut FeedWatchdog,
+    ) {
         let Some(live) = feed else { return std::future::pending().await };
         loop {
             // The connection is closed for good: this process is ending.
@@ -266,6 +284,9 @@ impl Relevance {
                     watchdog.delivered(sequence);
                 }
                 raise(floor, &message, Instant::now());
+                if let Some(tag) = promoted_tag(&message) {
+                    *guess = Some(tag);
+                }
                 return;
             }
         }
@@ -305,6 +326,12 @@ impl Relevance {
     }
 }
 
+/// The release that a message claims a channel was moved to.
+fn promoted_tag(message: &WakeUp) -> Option<Tag> {
+    let event = EventEnvelope::parse(&message.payload).ok()?.event;
+    if let BundleEvent::Promoted(promoted) = event { Some(promoted.tag) } else { None }
+}
+
 fn raise(floor: &mut Option<Floor>, message: &WakeUp, now: Instant) {
     if let Some(sequence) = message.stream_sequence
         && floor.is_none_or(|floor| floor.sequence < sequence)
@@ -322,6 +349,7 @@ async fn again(connected: &mut ConnectedAgain) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use clap::Parser;
 
     use super::*;
@@ -363,7 +391,11 @@ mod tests {
     #[test]
     fn a_floor_rises_and_repeating_it_does_not_prolong_it() {
         let message =
-            |stream_sequence| WakeUp { subject: "bundle.promoted.c.channel.latest".to_owned(), stream_sequence };
+            |stream_sequence| WakeUp {
+            subject: "bundle.promoted.c.channel.latest".to_owned(),
+            stream_sequence,
+            payload: Bytes::new(),
+        };
         let (mut floor, start) = (None, Instant::now());
         raise(&mut floor, &message(None), start);
         assert_eq!(floor, None);
