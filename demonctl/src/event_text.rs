@@ -42,9 +42,10 @@ pub(crate) fn describe(event: &BundleEvent) -> String {
             format!("switched in {} ms, {source}{verified}", data.duration_ms)
         }
         BundleEvent::VerificationFailed(data) => {
-            format!("{}: expected {}, actual {}", data.item, shortened(&data.expected), shortened(&data.actual))
+            let (expected, actual) = (shortened(&data.expected), shortened(&data.actual));
+            format!("{}{}: expected {expected}, actual {actual}", ahead(data.ahead), data.item)
         }
-        BundleEvent::DownloadFailed(data) => data.error.clone(),
+        BundleEvent::DownloadFailed(data) => format!("{}{}", ahead(data.ahead), data.error),
         BundleEvent::FallbackActivated(data) => {
             let source = match data.source {
                 FallbackSource::LastGood => "last good release",
@@ -76,6 +77,11 @@ pub(crate) fn describe(event: &BundleEvent) -> String {
         BundleEvent::Checkpointed(data) => format!("events 1 to {} are signed, root {}", data.size, data.root.short()),
         BundleEvent::Unknown(_) => "of a type this version does not know".to_owned(),
     }
+}
+
+/// What stands before the failure of a fetch that nothing waited for.
+fn ahead(ahead: bool) -> &'static str {
+    if ahead { "before its promotion: " } else { "" }
 }
 
 /// A digest in a table: enough to compare by eye.

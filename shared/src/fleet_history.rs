@@ -278,7 +278,9 @@ pub fn read(subject: &str, payload: &[u8]) -> Result<EventEnvelope, String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::sample_events::{any_message, attempt, fallback, loaded, promoted, reverted, stored, tampered};
+    use super::sample_events::{
+        any_message, attempt, download_failed, fallback, loaded, promoted, reverted, stored, tampered,
+    };
     use super::*;
 
     fn fold<'a>(messages: impl IntoIterator<Item = &'a (String, Vec<u8>)>) -> FleetHistory {
@@ -333,6 +335,19 @@ mod tests {
         assert!(node(&[loaded("v1"), tampered("v1", false)]).tampered);
         assert!(!node(&[loaded("v1"), tampered("v1", false), tampered("v1", true)]).tampered);
         assert!(!node(&[loaded("v1"), tampered("v1", false), loaded("v2")]).tampered);
+    }
+
+    #[test]
+    fn a_release_that_could_not_be_had_before_it_is_promoted_is_no_failure_of_the_node() {
+        let failure = |ahead| {
+            let BundleEvent::DownloadFailed(failed) = download_failed("v2") else { panic!("it is one") };
+            let failed = BundleEvent::from(crate::event::DownloadFailed { ahead, ..failed });
+            let history = fold(&[stored("/nodes/edge-17", loaded("v1")), stored("/nodes/edge-17", failed)]);
+            let node = history.nodes.into_values().next().unwrap();
+            (node.failure.map(|(tag, _)| tag.to_string()), node.stream_sequence)
+        };
+        assert_eq!(failure(false), (Some("v2".to_owned()), 2));
+        assert_eq!(failure(true), (None, 2), "the event counts as the node's last word all the same");
     }
 
     #[test]

@@ -27,13 +27,36 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
+/// Adds to the end of a file, which is made where it is missing. After it returns, what was added survives a power failure,
+/// and so does everything that was added before; where it fails, the file is as long as it was, as far as that can be had.
+pub(crate) fn append(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let length = file.metadata()?.len();
+    let added = file.write_all(content).and_then(|()| {
+        CrashPoint::OutboxFileWritten.reach();
+        file.sync_data()
+    });
+    if let Err(error) = added {
+        // What is left of it else is recognised by its end.
+        let _ = file.set_len(length);
+        return Err(error);
+    }
+    CrashPoint::OutboxFileSynced.reach();
+    if length == 0 { sync_parent(path) } else { Ok(()) }
+}
+
+/// Adds to the end of a file that is there. What was added survives a kill of the process; a power failure only once
+/// [`append`] or a replacement of the file followed.
+pub(crate) fn append_unsynced(path: &Path, content: &[u8]) -> io::Result<()> {
+    OpenOptions::new().append(true).open(path)?.write_all(content)?;
+    CrashPoint::OutboxLineAdded.reach();
+    Ok(())
+}
+
 /// Removes a file for good; one that is gone already is as well.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Ok(()) => {
-            CrashPoint::OutboxFileRemoved.reach();
-            sync_parent(path)
-        }
+        Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -58,7 +81,7 @@ pub(crate) fn is_temporary(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "tmp")
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
+pub(crate) fn temporary_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     name.into()
@@ -86,6 +109,17 @@ mod tests {
         assert_eq!(read(&path).unwrap().unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!temporary_name(&path).exists());
+    }
+
+    #[test]
+    fn what_is_appended_follows_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.jsonl");
+        assert!(append_unsynced(&path, b"x").is_err());
+        append(&path, b"one\n").unwrap();
+        append(&path, b"two\n").unwrap();
+        append_unsynced(&path, b"three\n").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"one\ntwo\nthree\n");
     }
 
     #[test]

@@ -97,12 +97,17 @@ pub struct EventWriter {
     source: Source,
     state: WriterState,
     file: Option<Arc<ChainFile>>,
+    /// Whether a confirmation may be in the file only with the next event.
+    defers: bool,
+    /// Whether one is not.
+    deferred: bool,
 }
 
 impl EventWriter {
     /// A writer whose incarnation ends with the process.
     pub fn in_memory(source: Source) -> Self {
-        Self { source, state: WriterState::new(new_incarnation(), None), file: None }
+        let state = WriterState::new(new_incarnation(), None);
+        Self { source, state, file: None, defers: false, deferred: false }
     }
 
     /// A writer whose incarnation lives as long as the directory. Makes the directory and, for a new incarnation, its
@@ -116,7 +121,24 @@ impl EventWriter {
             file.save(&source, &state)?;
             state
         };
-        Ok(Self { source, state, file: Some(Arc::new(file)) })
+        Ok(Self { source, state, file: Some(Arc::new(file)), defers: false, deferred: false })
+    }
+
+    /// From now on the file learns of a confirmation together with the next event, or from [`EventWriter::settle`]. A crash
+    /// in between costs the next start one request, which finds the event stored: what a crash right after the
+    /// confirmation costs anyway.
+    pub(crate) fn defer_confirmations(&mut self) {
+        self.defers = true;
+    }
+
+    /// Whether the file still has to learn of a confirmation.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.deferred
+    }
+
+    /// Returns after the file says what this writer knows.
+    pub(crate) async fn settle(&mut self) -> Result<(), ChainFileError> {
+        if self.deferred { self.change(self.state.clone()).await } else { Ok(()) }
     }
 
     /// Who writes.
@@ -198,7 +220,13 @@ impl EventWriter {
         match log.append_after(attempts, &event, &expectation, patience).await {
             Ok(appended) => {
                 CrashPoint::EventConfirmed.reach();
-                self.change(self.state.stored(&event)).await.map_err(WriteError::State)?;
+                let stored = self.state.stored(&event);
+                if self.defers {
+                    self.state = stored;
+                    self.deferred = true;
+                } else {
+                    self.change(stored).await.map_err(WriteError::State)?;
+                }
                 CrashPoint::EventStored.reach();
                 Ok(Some(appended))
             }
@@ -220,6 +248,7 @@ impl EventWriter {
             saved.map_err(|_| ChainFileError::Interrupted)??;
         }
         self.state = state;
+        self.deferred = false;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@
 //! This is the only crate of the product that speaks to NATS. It makes no consumers: readers use Direct Get, and
 //! listeners the server's republished copies. Every wait is bounded.
 
+pub mod alternating_file;
 pub mod connection;
 pub mod connection_arguments;
 pub mod connection_settings;

@@ -4,6 +4,7 @@
 //! and nothing else.
 
 use async_nats::{Message, Subscriber};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{SelectAll, select_all};
 use shared::subjects::LIVE_PREFIX;
@@ -19,6 +20,8 @@ pub struct WakeUp {
     pub subject: String,
     /// Its place in the log, as claimed: a floor for the next read, for a bounded time.
     pub stream_sequence: Option<u64>,
+    /// The event, as claimed. Good for guessing what the next read should bring along, and for nothing else.
+    pub payload: Bytes,
 }
 
 /// A feed that could not be opened.
@@ -80,13 +83,13 @@ fn wake_up(message: &Message) -> WakeUp {
     WakeUp {
         subject: subject.strip_prefix(LIVE_PREFIX).unwrap_or(subject).to_owned(),
         stream_sequence: sequence.and_then(|sequence| sequence.as_str().parse().ok()),
+        payload: message.payload.clone(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use async_nats::HeaderMap;
-    use bytes::Bytes;
 
     use super::*;
 

@@ -1,11 +1,11 @@
 //! A node's events on their way to the log: durable before [`Outbox::record`] returns, removed only once stored.
 //!
 //! ```text
-//! record ─► queue/<number>.json ─► writer.json (numbered, sealed) ─► the log ─► writer.json (chain moves) ─► entry removed
+//! record ─► waiting.jsonl ─► writer.json (numbered, sealed) ─► the log ─► its line is gone ─► writer.json (chain moves)
 //! ```
 //!
-//! A crash between any two of these steps repeats the one it interrupted and loses or doubles nothing. Offline, the queue
-//! grows to [`MAX_WAITING`]; then `record` refuses, and says so.
+//! A crash between any two of these steps repeats the one it interrupted and loses or doubles nothing. The last step waits
+//! for the next event, or for a moment without any. Offline, the queue grows to [`MAX_WAITING`]; then `record` refuses, and says so.
 
 mod next_step;
 mod queue;
@@ -40,6 +40,8 @@ use crate::event_writer::{ChainFileError, EventWriter};
 const PATIENCE: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Without a next event for so long, the writer's file learns of the last confirmation.
+const SETTLE_AFTER: Duration = Duration::from_millis(250);
 
 /// An outbox that cannot be opened.
 #[derive(Debug, Error)]
@@ -73,8 +75,8 @@ pub struct Outbox {
 struct Inner {
     node: NodeName,
     queue: Queue,
-    /// The last events that earlier processes stored.
-    stored_before: Vec<EventId>,
+    /// The events that earlier processes recorded: the last that they stored, the one under way, those that wait.
+    recorded_before: Vec<EventId>,
     /// Locked by whoever runs: there is one writer.
     writer: Mutex<EventWriter>,
     incarnation: Incarnation,
@@ -86,19 +88,23 @@ impl Outbox {
     /// Opens a node's outbox, or makes a new one with a new incarnation. Blocks on the disk; one process at a time can
     /// have it open.
     pub fn open(directory: &Path, node: NodeName) -> Result<Self, OutboxError> {
-        let writer = EventWriter::open(directory, Source::Node(node.clone())).map_err(OutboxError::Writer)?;
+        let mut writer = EventWriter::open(directory, Source::Node(node.clone())).map_err(OutboxError::Writer)?;
+        writer.defer_confirmations();
         let queue = Queue::open(directory, MAX_WAITING).map_err(OutboxError::Queue)?;
-        let stored_before = writer.stored_recently().to_vec();
-        for stored in &stored_before {
+        let mut recorded_before = writer.stored_recently().to_vec();
+        for stored in &recorded_before {
             // A process ended between storing it and removing its entry, or could not remove it.
             queue.remove(*stored).map_err(OutboxError::Queue)?;
         }
+        // One under way that does not wait any more is stored: its entry goes only then.
+        recorded_before.extend(writer.in_flight());
+        recorded_before.extend(queue.ids());
         let (status, _) = watch::channel(OutboxStatus { waiting: queue.len(), ..OutboxStatus::default() });
         let incarnation = writer.chain().incarnation;
         let inner = Inner {
             node,
             queue,
-            stored_before,
+            recorded_before,
             writer: Mutex::new(writer),
             incarnation,
             recorded: Notify::new(),
@@ -120,20 +126,28 @@ impl Outbox {
     /// Makes an event durable, to be sent in the order of these calls. After it returns, no crash loses the event. One that
     /// is recorded again under the same id, because a crash came before its caller had noted the first time, counts once.
     pub async fn record(&self, draft: EventDraft) -> Result<(), RecordError> {
-        if self.inner.stored_before.contains(&draft.id) {
-            return Ok(());
-        }
+        self.record_all(vec![draft]).await.pop().unwrap_or(Ok(()))
+    }
+
+    /// The same for several, with one sync for all of them. Says for each what came of it.
+    pub async fn record_all(&self, drafts: Vec<EventDraft>) -> Vec<Result<(), RecordError>> {
         let inner = Arc::clone(&self.inner);
-        let recorded =
-            tokio::task::spawn_blocking(move || inner.queue.push(&Source::Node(inner.node.clone()), draft)).await;
-        let recorded = recorded.unwrap_or(Err(RecordError::Queue(QueueError::Interrupted)));
-        if recorded.is_err() {
-            self.inner.status.send_modify(|status| status.refused += 1);
-        }
-        recorded?;
-        self.inner.status.send_modify(|status| status.waiting = self.inner.queue.len());
+        let (count, node) = (drafts.len(), Source::Node(inner.node.clone()));
+        let recorded = tokio::task::spawn_blocking(move || {
+            let is_new = |draft: &EventDraft| !inner.recorded_before.contains(&draft.id);
+            let new: Vec<bool> = drafts.iter().map(is_new).collect();
+            let mut said = inner.queue.push(&node, drafts.into_iter().filter(is_new).collect()).into_iter();
+            new.into_iter().map(|new| if new { said.next().unwrap_or(Ok(())) } else { Ok(()) }).collect::<Vec<_>>()
+        });
+        let interrupted = || (0..count).map(|_| Err(RecordError::Queue(QueueError::Interrupted))).collect();
+        let recorded = recorded.await.unwrap_or_else(|_| interrupted());
+        let refused = recorded.iter().filter(|recorded| recorded.is_err()).count();
+        self.inner.status.send_modify(|status| {
+            status.refused += u64::try_from(refused).unwrap_or(u64::MAX);
+            status.waiting = self.inner.queue.len();
+        });
         self.inner.recorded.notify_one();
-        Ok(())
+        recorded
     }
 
     /// Waits until everything recorded is in the log, at most `limit`; says whether it is.
@@ -150,6 +164,7 @@ impl Outbox {
         let mut sending = Sending { inner: Arc::clone(&self.inner), log, writer: &mut writer, last: None };
         // A cancelled append leaves its event in flight, on disk, to be settled at the next start.
         stop.run_until_cancelled(sending.run()).await;
+        sending.settle().await;
     }
 }
 
@@ -168,7 +183,12 @@ impl Sending<'_> {
         loop {
             if !self.has_work() {
                 // A permit is kept for an event that was recorded since.
-                self.inner.recorded.notified().await;
+                let recorded = self.inner.recorded.notified();
+                if !self.writer.is_unsettled() {
+                    recorded.await;
+                } else if timeout(SETTLE_AFTER, recorded).await.is_err() {
+                    self.settle().await;
+                }
                 continue;
             }
             if !self.log.connection().wait_until_connected(FIRST_PAUSE).await {
@@ -198,6 +218,13 @@ impl Sending<'_> {
                 }
                 NextStep::SetAside { reason } => self.set_aside(&reason).await,
             }
+        }
+    }
+
+    /// Writes down that the last event is stored. Where the disk refuses, the next start finds that out.
+    async fn settle(&mut self) {
+        if let Err(error) = self.writer.settle().await {
+            tracing::debug!(error = %ErrorChain(&error), "the writer's file does not know of the last event yet");
         }
     }
 
@@ -290,7 +317,8 @@ impl Sending<'_> {
 
     async fn set_aside(&self, reason: &str) {
         tracing::error!(reason, "an event can never be sent and is set aside");
-        if let Err(error) = self.on_disk(Queue::set_first_aside).await {
+        let source = Source::Node(self.inner.node.clone());
+        if let Err(error) = self.on_disk(move |queue| queue.set_first_aside(&source)).await {
             tracing::error!(error = %ErrorChain(&error), "an entry of the outbox cannot be set aside");
         }
         self.inner.status.send_modify(|status| status.waiting = self.inner.queue.len());

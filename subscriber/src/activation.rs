@@ -2,7 +2,7 @@
 //!
 //! Described in `docs/ARCHITECTURE.md`, "On a node".
 //!
-//! Temporary link, sync, `rename(2)`, sync. At any instant `current` is the old release or the new one, whole; after
+//! Temporary link, `rename(2)`, sync. At any instant `current` is the old release or the new one, whole; after
 //! the function returned, the new one also after a power failure. Only what is verified can be switched to.
 
 use std::fs;
@@ -28,15 +28,10 @@ const FLAT_VIEW: [(&str, &str); 3] = [
     ("bundle.sha256", "current/bundle.sha256"),
 ];
 
-/// Between the steps of placing a link: made, synced, renamed, durable.
-const CURRENT_STEPS: [CrashPoint; 4] = [
-    CrashPoint::CurrentLinkMade,
-    CrashPoint::CurrentLinkSynced,
-    CrashPoint::CurrentRenamed,
-    CrashPoint::CurrentDurable,
-];
-const VIEW_STEPS: [CrashPoint; 4] =
-    [CrashPoint::ViewLinkMade, CrashPoint::ViewLinkSynced, CrashPoint::ViewRenamed, CrashPoint::ViewDurable];
+/// Between the steps of placing a link: made, renamed, durable.
+const CURRENT_STEPS: [CrashPoint; 3] =
+    [CrashPoint::CurrentLinkMade, CrashPoint::CurrentRenamed, CrashPoint::CurrentDurable];
+const VIEW_STEPS: [CrashPoint; 3] = [CrashPoint::ViewLinkMade, CrashPoint::ViewRenamed, CrashPoint::ViewDurable];
 
 /// A switch that did not happen, or whose durability is not known.
 #[derive(Debug, Error)]
@@ -132,13 +127,13 @@ fn target_of(release: &Release) -> String {
 fn place_link(cache: &Cache, _lock: &CacheLock, name: &str, target: &str) -> Result<(), ActivationError> {
     let path = cache.root().join(name);
     let temporary = cache.root().join(format!(".{name}.new"));
-    let [made, synced, renamed, durable] = if name == CURRENT { CURRENT_STEPS } else { VIEW_STEPS };
+    let [made, renamed, durable] = if name == CURRENT { CURRENT_STEPS } else { VIEW_STEPS };
     let place = || -> io::Result<()> {
         remove_file_if_present(&temporary)?;
         symlink(target, &temporary)?;
         made.reach();
-        sync_directory(cache.root())?;
-        synced.reach();
+        // Not synced before it is renamed: a file system keeps the order of changes to one directory, and until the sync
+        // below either link may be found after a power failure.
         fs::rename(&temporary, &path)?;
         renamed.reach();
         sync_directory(cache.root())?;

@@ -30,6 +30,16 @@ pub(crate) struct Question {
     pub(crate) incarnation: Incarnation,
 }
 
+/// How much is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All that concerns this node.
+    Whole,
+    /// Only what may have moved it, because something is said to have been stored a moment ago; and how this release was
+    /// announced, so that a guess which is right saves a request.
+    Move(Option<Tag>),
+}
+
 /// What the log says, as of one instant.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reading {
@@ -40,6 +50,10 @@ pub(crate) struct Reading {
     /// Where the channel stands that a pinned node does not follow.
     pub(crate) beside: Option<Promoted>,
     pub(crate) withdrawn: Withdrawn,
+    /// How the release was announced that was asked for beside, where it was.
+    pub(crate) announced: Option<(u64, Published)>,
+    /// Whether the rest was asked for.
+    pub(crate) is_whole: bool,
     /// Sequence of this node's last event; 0 before the first.
     pub(crate) own_last_sequence: u64,
     /// Sequence of this node's last event about this bundle, whoever wrote it; 0 before the first.
@@ -81,14 +95,32 @@ pub(crate) enum Answer {
 
 impl Question {
     /// Asks the log, in one request as long as the withdrawals fit into it.
-    pub(crate) async fn ask(&self, log: &EventLog, position: &LogPosition) -> Result<Answer, ReadError> {
-        Ok(self.judge(&self.read(log).await?, position))
+    pub(crate) async fn ask(
+        &self,
+        log: &EventLog,
+        position: &LogPosition,
+        extent: &Extent,
+    ) -> Result<Answer, ReadError> {
+        let mut answer = self.judge(&self.read(log, extent).await?, position);
+        if let Answer::Current(reading) = &mut answer {
+            reading.is_whole = extent == &Extent::Whole;
+        }
+        Ok(answer)
     }
 
-    async fn read(&self, log: &EventLog) -> Result<Snapshot, ReadError> {
-        let mut few = vec![self.head().to_string(), epoch_subject(), checkpoint_subject(), node_filter(&self.node)];
-        if let Follow::Tag(_) = self.follow {
-            few.push(EventSubject::channel_head(&self.bundle, &self.channel).to_string());
+    async fn read(&self, log: &EventLog, extent: &Extent) -> Result<Snapshot, ReadError> {
+        let mut few = vec![self.head().to_string(), epoch_subject()];
+        match extent {
+            Extent::Whole => {
+                few.extend([checkpoint_subject(), node_filter(&self.node)]);
+                if let Follow::Tag(_) = self.follow {
+                    few.push(EventSubject::channel_head(&self.bundle, &self.channel).to_string());
+                }
+            }
+            Extent::Move(Some(guess)) if self.follow.tag().is_none() => {
+                few.push(EventSubject::release_announcement(&self.bundle, guess).to_string());
+            }
+            Extent::Move(_) => {}
         }
         let mut all = few.clone();
         all.push(withdrawals_filter(&self.bundle));
@@ -162,6 +194,8 @@ impl Question {
             head: reading.head,
             beside: reading.beside,
             withdrawn: reading.withdrawn,
+            announced: reading.announced,
+            is_whole: true,
             own_last_sequence: reading.own_last.max(reading.other_last.map_or(0, |(sequence, _)| sequence)),
             bundle_last_sequence: reading.of_bundle,
             rival,
@@ -184,6 +218,7 @@ struct Gathered {
     /// The last event under this node's name about this bundle.
     of_bundle: u64,
     checkpoint: Option<ShownCheckpoint>,
+    announced: Option<(u64, Published)>,
 }
 
 impl Default for Gathered {
@@ -198,6 +233,7 @@ impl Default for Gathered {
             other_last: None,
             of_bundle: 0,
             checkpoint: None,
+            announced: None,
         }
     }
 }
@@ -219,6 +255,9 @@ impl Gathered {
             }
             BundleEvent::Promoted(head) if stored.subject != head_subject => self.beside = Some(head),
             BundleEvent::Promoted(head) => self.head = Head::Channel(sequence, head),
+            BundleEvent::Published(published) if stored.subject != head_subject => {
+                self.announced = Some((sequence, published));
+            }
             BundleEvent::Published(published) => self.head = Head::Pinned(sequence, published),
             BundleEvent::Withdrawn(withdrawn) => {
                 self.withdrawn.trees.insert(withdrawn.tree_digest);

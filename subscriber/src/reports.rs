@@ -62,15 +62,25 @@ impl Recorder {
 
     /// Works until every way to it is dropped and everything that was said is durable.
     pub(crate) async fn run(mut self) {
-        while let Some(Entry { draft, durable }) = self.queue.recv().await {
-            let event_type = draft.event.event_type();
-            match self.outbox.record(draft).await {
-                Ok(()) => {
-                    // Whoever asked may have been dropped since.
-                    let _ = durable.map(|durable| durable.send(()));
-                }
-                Err(error) => {
-                    tracing::error!(event.kind = %event_type, error = %ErrorChain(&error), "an event is not recorded");
+        let mut entries = Vec::with_capacity(QUEUE);
+        // What came while the disk was busy is made durable together.
+        while self.queue.recv_many(&mut entries, QUEUE).await > 0 {
+            let (drafts, asking): (Vec<_>, Vec<_>) = entries
+                .drain(..)
+                .map(|Entry { draft, durable }| {
+                    let event_type = draft.event.event_type();
+                    (draft, (event_type, durable))
+                })
+                .unzip();
+            for (recorded, (event_type, durable)) in self.outbox.record_all(drafts).await.into_iter().zip(asking) {
+                match recorded {
+                    Ok(()) => {
+                        // Whoever asked may have been dropped since.
+                        let _ = durable.map(|durable| durable.send(()));
+                    }
+                    Err(error) => {
+                        tracing::error!(event.kind = %event_type, error = %ErrorChain(&error), "an event is not recorded");
+                    }
                 }
             }
         }

@@ -9,15 +9,17 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use shared::daemon::crash_point::CrashPoint;
 use shared::identifiers::BundleName;
+use streams::alternating_file::write_in_turns;
 use streams::event_writer::new_event_id;
 use thiserror::Error;
 
 use crate::agent_presence::AgentFacts;
-use crate::durable_file::{beside, write_atomically};
+use crate::durable_file::beside;
 use crate::node_state::{FORMAT, NodeState};
 
 /// The memory of an agent of a version that ran one bundle only. Taken over by the bundle it is about.
 const ONLY_STATE_FILE: &str = "state.json";
+const STEPS: [CrashPoint; 3] = [CrashPoint::FileWritten, CrashPoint::FileSynced, CrashPoint::FileRenamed];
 pub(crate) const AGENT_LOCK: &str = "agent.lock";
 
 /// A state directory that cannot be used.
@@ -129,10 +131,10 @@ impl StateDirectory {
     /// Replaces the node's memory of a bundle, durably. Also after somebody deleted the directory.
     pub(crate) fn save(&self, state: &NodeState) -> Result<(), StateError> {
         let path = self.state_file(&state.bundle);
-        let bytes = serde_json::to_vec_pretty(state).map_err(StateError::Encode)?;
+        let bytes = serde_json::to_vec(state).map_err(StateError::Encode)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(io_error(&self.path))?;
         CrashPoint::StateSaving.reach();
-        write_atomically(&path, &bytes, 0o600).map_err(io_error(&path))?;
+        write_in_turns(&path, &bytes, STEPS).map_err(io_error(&path))?;
         CrashPoint::StateSaved.reach();
         Ok(())
     }

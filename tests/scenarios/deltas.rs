@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use acceptance::agent::Agent;
+use acceptance::agent::{Agent, AgentDirectories};
 use acceptance::handmade_release::{HandmadeRelease, contracts_files};
 use acceptance::operations::operated;
 use acceptance::process::Process;
@@ -65,10 +65,17 @@ async fn archive_bytes(operator: &RawClient, tag: &str) -> u64 {
     size(&data["archive"]) + size(&data["release"])
 }
 
-/// An agent that runs `v1` of the source.
+/// An agent that runs `v1` of the source, and fetches nothing before it is promoted: what a switch costs is compared.
 async fn running_v1(world: &World, source: &Path, node: &str) -> Agent {
+    running_v1_with(world, source, node, "off").await
+}
+
+async fn running_v1_with(world: &World, source: &Path, node: &str, prefetch: &str) -> Agent {
     next_release(world, source, "v1", &[]).await;
-    let mut agent = world.start_agent(node);
+    let mut command = world.agent_command(node);
+    command.env("DEMON_PREFETCH", prefetch);
+    let directories = AgentDirectories::below(world.directory(), node);
+    let mut agent = Agent::start(node, command, directories, world.directory());
     agent.switched_to("v1").await;
     agent
 }
@@ -111,6 +118,22 @@ async fn a_node_that_has_the_release_before_reads_only_what_changed() {
     show.args(["bundle", "show", "v2", "--output", "json"]);
     let shown = document(&finished(show).await);
     assert_eq!(shown["deltas"][0]["object"]["size"], deltas[0]["size"]);
+}
+
+#[tokio::test]
+async fn a_release_is_staged_ahead_by_its_delta() {
+    let world = World::start(&["n1"]).await;
+    let operator = world.raw_operator().await;
+    let source = large_contracts(&world);
+    let mut agent = running_v1_with(&world, &source, "n1", "on").await;
+    let row = next_release(&world, &source, "v2", &["--no-promote"]).await;
+    let staged = said(&operator, "bundle.staged", "n1", "v2").await;
+    assert_eq!((&staged["strategy"], &staged["wire_bytes"]), (&"delta".into(), &row["deltas"][0]["size"]), "{row}");
+    assert_eq!(agent.active_tag().as_deref(), Some("v1"));
+    operated(&world, &["channel", "promote", "latest", "v2"]).await;
+    agent.switched_to("v2").await;
+    let switched = loaded(&operator, "n1", "v2").await;
+    assert_eq!((&switched["source"], &switched["wire_bytes"]), (&"cache".into(), &0.into()));
 }
 
 #[tokio::test]

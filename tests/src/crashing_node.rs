@@ -228,15 +228,7 @@ impl<'a> CrashingNode<'a> {
             }
         }
         self.readers.assert_faultless();
-        for path in files_in(&self.outbox().join("waiting")) {
-            // Not one under a temporary name: nobody was told that it is durable.
-            if path.extension().is_some_and(|extension| extension == "json")
-                && let Some(event) = json_file(&path)
-                && let Some(id) = event["id"].as_str()
-            {
-                self.recorded.insert(id.to_owned());
-            }
-        }
+        self.recorded.extend(self.waiting());
     }
 
     /// What there still is to do; `None` where the agent may rest. In this order: what is recorded while this looks is
@@ -255,12 +247,27 @@ impl<'a> CrashingNode<'a> {
         if state["unreported_switches"].as_array().is_none_or(|waiting| !waiting.is_empty()) {
             return Some("a switch is not recorded".to_owned());
         }
-        let waiting = files_in(&self.outbox().join("waiting"));
-        if !waiting.is_empty() {
+        let waiting = self.waiting();
+        if !waiting.is_empty() || !files_in(&self.outbox().join("waiting")).is_empty() {
             return Some(format!("events wait: {waiting:?}"));
         }
         let writer = json_file(&self.outbox().join("writer.json"))?;
         (!writer["in_flight"].is_null()).then(|| "an event is under way".to_owned())
+    }
+
+    /// Ids of the events that wait in the outbox. Nobody was told that one is durable whose line is not whole.
+    fn waiting(&self) -> BTreeSet<String> {
+        let text = fs::read_to_string(self.outbox().join("waiting.jsonl")).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let mut waiting = BTreeSet::new();
+        for line in whole.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            if let Some(gone) = line["gone"].as_str() {
+                waiting.remove(gone);
+            } else if let Some(id) = line["id"].as_str() {
+                waiting.insert(id.to_owned());
+            }
+        }
+        waiting
     }
 
     fn outbox(&self) -> PathBuf {

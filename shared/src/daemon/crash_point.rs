@@ -90,16 +90,12 @@ crash_points! {
     OldReleaseTouched = "switch.old-touched",
     /// The new `current` stands under its temporary name.
     CurrentLinkMade = "current.link-made",
-    /// Its temporary name is synced.
-    CurrentLinkSynced = "current.link-synced",
     /// The new release is current; the directory is not synced.
     CurrentRenamed = "current.renamed",
     /// The new release is current, durably.
     CurrentDurable = "current.durable",
     /// A link of the flat view stands under its temporary name.
     ViewLinkMade = "view.link-made",
-    /// Its temporary name is synced.
-    ViewLinkSynced = "view.link-synced",
     /// It has its name; the directory is not synced.
     ViewRenamed = "view.renamed",
     /// It is durable.
@@ -130,8 +126,8 @@ crash_points! {
     OutboxFileSynced = "outbox-file.synced",
     /// It has its name; the directory is not synced.
     OutboxFileRenamed = "outbox-file.renamed",
-    /// A file of an outbox was removed; the directory is not synced.
-    OutboxFileRemoved = "outbox-file.removed",
+    /// A line that needs no sync was added to a file of an outbox.
+    OutboxLineAdded = "outbox-line.added",
     /// The writer's directory is locked; its state was not read.
     OutboxOpened = "outbox.opened",
     /// An event is durable in the outbox; whoever recorded it does not know.
@@ -142,7 +138,7 @@ crash_points! {
     EventAnswered = "event.answered",
     /// The log has confirmed an event; the writer's file does not say so.
     EventConfirmed = "event.confirmed",
-    /// The writer's file says that the event is stored; its entry still waits in the outbox.
+    /// The writer knows that the event is stored, and its file may not say so; its entry still waits in the outbox.
     EventStored = "event.stored",
     /// The entry is gone from the outbox.
     EntryRemoved = "event.entry-removed",

@@ -16,12 +16,15 @@ use shared::source::Source;
 use thiserror::Error;
 
 use super::{InFlight, WriterState};
+use crate::alternating_file::write_in_turns;
 use crate::durable_file;
 use crate::event_log::Expectation;
 
 const FILE_NAME: &str = "writer.json";
 const LOCK_NAME: &str = "writer.lock";
 const FORMAT: u32 = 1;
+const STEPS: [CrashPoint; 3] =
+    [CrashPoint::OutboxFileWritten, CrashPoint::OutboxFileSynced, CrashPoint::OutboxFileRenamed];
 
 /// A writer's file that cannot be used.
 #[derive(Debug, Error)]
@@ -152,7 +155,7 @@ impl ChainFile {
         };
         let content = serde_json::to_vec(&wire).map_err(|source| self.malformed(source))?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        durable_file::write(&self.path, &content).map_err(|source| self.io(source))
+        write_in_turns(&self.path, &content, STEPS).map_err(|source| self.io(source))
     }
 
     fn sealed(&self, wire: WireInFlight) -> Result<InFlight, ChainFileError> {

@@ -86,6 +86,8 @@ pub(super) struct Agent {
     pub(super) outdated_since: Option<Instant>,
     pub(super) log_watch: LogWatch,
     pub(super) unsaved: bool,
+    /// Since when the file still holds what was recorded in the outbox.
+    pub(super) forgotten: Option<Instant>,
     pub(super) started_at: DateTime<Utc>,
     pub(super) view: watch::Sender<NodeReport>,
     /// The last resort, once it was needed.
@@ -205,6 +207,7 @@ impl Agent {
             outdated_since: None,
             log_watch,
             unsaved: false,
+            forgotten: None,
             started_at,
             view: watch::Sender::new(report),
             embedded: None,

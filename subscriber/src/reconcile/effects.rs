@@ -20,7 +20,7 @@ use super::prefetch::Joined;
 use super::wake_ups::WakeUps;
 use crate::activation::activate;
 use crate::alarms::Subject;
-use crate::desired::{Answer, Head};
+use crate::desired::{Answer, Extent, Head};
 use crate::failures::{FailureKey, FailureKind, Report};
 use crate::fetch::{StageFailure, StagedRelease, cheapest_way, fetch, fetch_without_digests, reuse};
 use crate::local_pin::LocalPin;
@@ -41,9 +41,13 @@ impl Agent {
     /// Takes step after step until nothing is left to do, or until the log should be read again first.
     pub(super) async fn converge(&mut self, wake_ups: &mut WakeUps) -> Next {
         let begun = Instant::now();
+        let mut known_on_disk = None;
         loop {
             self.settle_trial().await;
-            let on_disk = self.on_disk().await;
+            let on_disk = match known_on_disk.take() {
+                Some(known) => known,
+                None => self.on_disk().await,
+            };
             let embedded = self.last_resort();
             let now = Utc::now();
             let desired = self.desired.clone().map(|release| {
@@ -101,8 +105,15 @@ impl Agent {
                 }
                 Step::Idle(_) | Step::Wait { .. } | Step::Refuse(Refusal::NothingLeft) => {}
             }
-            self.read_manifest().await;
-            self.show();
+            if let (Some(staged), Step::Reuse(_) | Step::Fetch(_)) = (&self.staged, &step) {
+                // The switch that follows looks at its place once more.
+                let mut on_disk = on_disk;
+                on_disk.insert(staged.id.clone());
+                known_on_disk = Some(on_disk);
+            } else {
+                self.read_manifest().await;
+                self.show();
+            }
             if wake_ups.news() || begun.elapsed() > FRESH {
                 return Next::Look;
             }
@@ -197,6 +208,10 @@ impl Agent {
 
     async fn fetch(&mut self, id: &ReleaseId, key: FailureKey, wake_ups: &mut WakeUps) -> Next {
         let Some((_, announced)) = self.announced.clone() else { return Next::Look };
+        if self.forgotten.is_some() {
+            // The outbox knows the events of the last switch again for a while, but not for as long as a fetch may take.
+            self.save().await;
+        }
         let decided = Instant::now();
         let fetched = match self.join_prefetch(id, wake_ups).await {
             Some(Joined::Ended(fetched)) => Some(fetched),
@@ -280,7 +295,9 @@ impl Agent {
     pub(super) async fn superseded(&self, id: &ReleaseId, wake_ups: &mut WakeUps) {
         loop {
             wake_ups.live().await;
-            if let Ok(Answer::Current(reading)) = self.question.ask(&self.log, &self.state.position).await {
+            if let Ok(Answer::Current(reading)) =
+                self.question.ask(&self.log, &self.state.position, &Extent::Move(None)).await
+            {
                 let withdrawn = reading.withdrawn.holds(id.tree_digest, None);
                 let pinned = self.pinned_release(self.judge_pin(&reading));
                 let moved = match &reading.head {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use shared::daemon::ErrorChain;
+use shared::event::Published;
 use streams::durability::too_old;
 use streams::event_log::ReadError;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use super::wake_ups::WakeUps;
 use crate::alarms::Subject;
 use crate::checkpoint_watch::LogState;
 use crate::config::Follow;
-use crate::desired::{Answer, Head, Reading, announcement};
+use crate::desired::{Answer, Extent, Head, Reading, announcement};
 use crate::node_report::LoggedReport;
 use crate::node_state::{Provenance, ReleaseId};
 
@@ -24,14 +25,14 @@ const LONGEST_CATCH_UP: Duration = Duration::from_secs(1);
 
 impl Agent {
     /// Reads the desired state. The error is the time after which to try again; what was known stays.
-    pub(super) async fn look(&mut self, wake_ups: &mut WakeUps) -> Result<(), Duration> {
+    pub(super) async fn look(&mut self, wake_ups: &mut WakeUps, extent: Extent) -> Result<(), Duration> {
         // Before its answers are misread.
         if let Some(text) = too_old(&self.log.connection().server_version()) {
             self.alarms.raise(Subject::Log, text);
             return Err(self.pause());
         }
         let answer = tokio::select! {
-            answer = self.question.ask(&self.log, &self.state.position) => answer,
+            answer = self.question.ask(&self.log, &self.state.position, &extent) => answer,
             // What is to be done about that needs no answer.
             () = self.trial_failed() => return Err(Duration::ZERO),
         };
@@ -45,13 +46,16 @@ impl Agent {
                 let state = LogState { epoch: reading.epoch, up_to_sequence: reading.up_to_sequence };
                 self.deafness.log_unreadable = false;
                 wake_ups.read_head(&reading.head);
+                let (is_whole, announced) = (reading.is_whole, reading.announced.take());
                 let verdict = self.judge_pin(&reading);
                 self.note_update(&reading).await;
                 self.take(*reading, self.pinned_release(verdict));
                 self.settle_pin(verdict).await;
-                let announced = self.look_up_announcement().await;
+                let announced = self.look_up_announcement(announced).await;
                 wake_ups.await_announcement(self.desired.as_ref().map(|desired| &desired.tag));
-                self.watch_log(state, checkpoint).await;
+                if is_whole {
+                    self.watch_log(state, checkpoint).await;
+                }
                 announced.map_err(|error| self.unreadable(&error))?;
                 if self.end_impossible_pin().await {
                     // Without the pin the same answer says something else.
@@ -122,9 +126,11 @@ impl Agent {
         self.unsaved |= self.state.previous.len() != remembered;
         self.asked = true;
         self.withdrawn = reading.withdrawn;
-        self.own_last_sequence = reading.own_last_sequence;
-        self.logged =
-            Some(LoggedReport { up_to_sequence: reading.up_to_sequence, last_sequence: reading.bundle_last_sequence });
+        if reading.is_whole {
+            self.own_last_sequence = reading.own_last_sequence;
+            let (up_to_sequence, last_sequence) = (reading.up_to_sequence, reading.bundle_last_sequence);
+            self.logged = Some(LoggedReport { up_to_sequence, last_sequence });
+        }
         self.unannounced_pin = match &self.target.follow {
             Follow::Tag(tag) if reading.head == Head::Missing && pinned.is_none() => Some(tag.clone()),
             Follow::Tag(_) | Follow::Channel(_) => None,
@@ -176,14 +182,19 @@ impl Agent {
         }
     }
 
-    /// Looks up how the desired release was announced, unless it runs already.
-    async fn look_up_announcement(&mut self) -> Result<(), ReadError> {
+    /// Looks up how the desired release was announced, unless it runs already or was `read` with the rest.
+    async fn look_up_announcement(&mut self, read: Option<(u64, Published)>) -> Result<(), ReadError> {
         let Some(desired) = self.desired.clone() else { return Ok(()) };
         if self.active().is_some_and(|active| active.id == desired) || matches!(self.target.follow, Follow::Tag(_)) {
             return Ok(());
         }
+        if read.as_ref().is_some_and(|(_, published)| published.tag == desired.tag) {
+            (self.announced, self.unannounced) = (read, 0);
+            return Ok(());
+        }
         self.announced = self.announcement_read_ahead(&desired).await;
         if self.announced.is_some() {
+            self.unannounced = 0;
             return Ok(());
         }
         self.announced = announcement(&self.log, &self.target.bundle, &desired.tag).await?;

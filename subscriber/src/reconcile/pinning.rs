@@ -23,12 +23,15 @@ impl Agent {
     /// Reads the pin where its file is another than last time. Without a word from the log a pin that may hold is
     /// heeded at once: whoever made it switched the cache already, and must not be undone.
     pub(super) async fn refresh_pin(&mut self) {
-        let (cache, known) = (self.cache.clone(), self.known_pin.stamp);
-        let read = spawn_blocking(move || {
-            let stamp = LocalPin::stamp(&cache);
-            (stamp != known).then(|| (stamp, LocalPin::load(&cache)))
-        });
-        let Ok(Some((stamp, loaded))) = read.await else { return };
+        // One look at a name, which is quicker than to have another thread look.
+        if LocalPin::stamp(&self.cache) == self.known_pin.stamp {
+            return;
+        }
+        let cache = self.cache.clone();
+        let Ok((stamp, loaded)) = spawn_blocking(move || (LocalPin::stamp(&cache), LocalPin::load(&cache))).await
+        else {
+            return;
+        };
         self.known_pin.stamp = stamp;
         let Follow::Channel(channel) = &self.target.follow else { return };
         let complaint = loaded.as_ref().err().map(|error| ErrorChain(error).to_string());

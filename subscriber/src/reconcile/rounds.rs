@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use chrono::Utc;
 use streams::connection::ConnectionState;
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::agent::{Agent, Next};
 use super::heartbeat::jittered;
 use super::look::catch_up_pause;
+use super::memory::time_to_forget;
 use super::resume::is_current;
 use super::wake_ups::{Wake, WakeUps};
+use crate::desired::Extent;
 use crate::failures::FailureKind;
 use crate::node_state::Provenance;
 
@@ -35,8 +36,9 @@ impl Agent {
         self.converge(wake_ups).await;
         wake_ups.listen().await;
         self.prefetch.catch_up();
+        let mut because = Wake::Connected;
         loop {
-            let rest = self.round(wake_ups).await;
+            let rest = self.round(wake_ups, because).await;
             self.tend_prefetch().await;
             self.read_manifest().await;
             self.note_conditions().await;
@@ -45,13 +47,17 @@ impl Agent {
             self.watch_files(wake_ups).await;
             let timer = Instant::now() + rest;
             loop {
+                let forgotten = self.forgotten;
                 let wake = tokio::select! {
                     biased;
                     wake = self.changed_beside() => wake,
                     wake = wake_ups.next(timer) => wake,
+                    () = time_to_forget(forgotten) => Wake::Memory,
                 };
+                because = wake;
                 match wake {
                     Wake::Outbox | Wake::Connection => self.show(),
+                    Wake::Memory => self.save().await,
                     Wake::Prefetch => {
                         self.tend_prefetch().await;
                         self.show();
@@ -123,11 +129,11 @@ impl Agent {
     }
 
     /// Looks at the log and does what follows from it. Returns how long to rest at most.
-    async fn round(&mut self, wake_ups: &mut WakeUps) -> Duration {
+    async fn round(&mut self, wake_ups: &mut WakeUps, because: Wake) -> Duration {
         self.report_waiting().await;
         self.look_after_feed(wake_ups).await;
         self.refresh_pin().await;
-        self.check_current().await;
+        self.check_current();
         self.check_files(wake_ups).await;
         if self.collect_at.is_some_and(|at| at <= Instant::now()) {
             self.collect_at = None;
@@ -139,7 +145,8 @@ impl Agent {
                 let Next::Rest(rest) = self.converge(wake_ups).await else { continue };
                 break rest;
             }
-            let mut rest = match self.look(wake_ups).await {
+            let extent = if because == Wake::Live { Extent::Move(wake_ups.guess()) } else { Extent::Whole };
+            let mut rest = match self.look(wake_ups, extent).await {
                 Ok(()) => match self.converge(wake_ups).await {
                     Next::Look => continue,
                     Next::Rest(rest) => rest,
@@ -181,11 +188,9 @@ impl Agent {
     }
 
     /// Notices when somebody deleted the cache or pointed `current` elsewhere.
-    async fn check_current(&mut self) {
+    fn check_current(&mut self) {
         let Some(active) = self.active() else { return };
-        let (cache, tag) = (self.cache.clone(), active.id.tag.clone());
-        let there = spawn_blocking(move || is_current(&cache, &tag)).await.unwrap_or(true);
-        if !there {
+        if !is_current(&self.cache, &active.id.tag) {
             tracing::warn!("the cache does not show the release that this node switched to: looking what should run");
             self.intact = false;
             self.staged = None;

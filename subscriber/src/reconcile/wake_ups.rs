@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use shared::event::BundleEvent;
+use shared::event_envelope::EventEnvelope;
 use shared::event_type::EventType;
 use shared::identifiers::Tag;
 use shared::subjects::{EventSubject, LIVE_PREFIX, Scope, live_wake_ups};
@@ -54,6 +56,8 @@ pub(super) enum Wake {
     Outbox,
     /// The connection or what the server said about it changed; the log need not be read for that.
     Connection,
+    /// The memory's file holds what is recorded elsewhere by now; the log need not be read for that.
+    Memory,
     /// What the last switch began has come further.
     AfterSwitch,
     /// A release was announced that need not run, at this place in the log, so a message says; 0 where it says none.
@@ -76,6 +80,8 @@ pub(super) struct WakeUps {
     cache: CacheWatch,
     files: FileWatch,
     floor: Option<Floor>,
+    /// Where the followed channel moved to, as the last message about it claims.
+    guess: Option<Tag>,
     /// No look because of a live message before this.
     earliest: Instant,
     /// A live message that matters was taken from the feed, and nobody was told.
@@ -106,6 +112,7 @@ impl WakeUps {
             cache: CacheWatch::new(Cache::new(&target.cache)),
             files: FileWatch::default(),
             floor: None,
+            guess: None,
             earliest: Instant::now(),
             untold: false,
             announced: None,
@@ -159,10 +166,12 @@ impl WakeUps {
                 biased;
                 _ = self.hangup.recv() => Wake::Hangup,
                 () = again(&mut self.again) => Wake::Connected,
-                heard = self.relevance.hear(&mut self.feed, &mut self.floor, &mut self.watchdog) => match heard {
-                    Heard::Move => Wake::Live,
-                    Heard::Announcement(floor) => Wake::Announced(floor),
-                },
+                heard = self.relevance.hear(&mut self.feed, &mut self.floor, &mut self.guess, &mut self.watchdog) => {
+                    match heard {
+                        Heard::Move => Wake::Live,
+                        Heard::Announcement(floor) => Wake::Announced(floor),
+                    }
+                }
                 Ok(()) = self.outbox.changed() => Wake::Outbox,
                 Ok(()) = self.status.changed() => Wake::Connection,
                 () = self.cache.changed() => Wake::Cache,
@@ -184,16 +193,23 @@ impl WakeUps {
 
     /// Waits until a live message that matters arrives. Cancel safe.
     pub(super) async fn live(&mut self) {
-        self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog, &mut self.announced).await;
+        let Self { feed, floor, guess, watchdog, announced, relevance, .. } = self;
+        relevance.live(feed, floor, guess, watchdog, announced).await;
         sleep_until(self.earliest).await;
     }
 
     /// Whether a live message that matters is here already.
     pub(super) fn news(&mut self) -> bool {
-        let live = self.relevance.live(&mut self.feed, &mut self.floor, &mut self.watchdog, &mut self.announced);
+        let Self { feed, floor, guess, watchdog, announced, relevance, .. } = self;
+        let live = relevance.live(feed, floor, guess, watchdog, announced);
         tokio::pin!(live);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         live.as_mut().poll(&mut context).is_ready()
+    }
+
+    /// The release that is worth asking for beside the head.
+    pub(super) fn guess(&self) -> Option<Tag> {
+        self.guess.clone()
     }
 
     /// Notes where a read showed the followed head: the feed should have delivered that too.
@@ -292,16 +308,23 @@ impl Relevance {
         &self,
         feed: &mut Option<LiveFeed>,
         floor: &mut Option<Floor>,
+        guess: &mut Option<Tag>,
         watchdog: &mut FeedWatchdog,
         announced: &mut Option<u64>,
     ) {
-        while let Heard::Announcement(at) = self.hear(feed, floor, watchdog).await {
+        while let Heard::Announcement(at) = self.hear(feed, floor, guess, watchdog).await {
             *announced = (*announced).max(Some(at));
         }
     }
 
     /// Waits for a message that matters, and raises the floor to what it claims where it is about what should run.
-    async fn hear(&self, feed: &mut Option<LiveFeed>, floor: &mut Option<Floor>, watchdog: &mut FeedWatchdog) -> Heard {
+    async fn hear(
+        &self,
+        feed: &mut Option<LiveFeed>,
+        floor: &mut Option<Floor>,
+        guess: &mut Option<Tag>,
+        watchdog: &mut FeedWatchdog,
+    ) -> Heard {
         let Some(live) = feed else { return std::future::pending().await };
         loop {
             // The connection is closed for good: this process is ending.
@@ -312,6 +335,9 @@ impl Relevance {
                         watchdog.delivered(sequence);
                     }
                     raise(floor, &message, Instant::now());
+                    if let Some(tag) = promoted_tag(&message) {
+                        *guess = Some(tag);
+                    }
                     return Heard::Move;
                 }
                 Some(Matter::Announcement) => {
@@ -361,6 +387,12 @@ impl Relevance {
     }
 }
 
+/// The release that a message claims a channel was moved to.
+fn promoted_tag(message: &WakeUp) -> Option<Tag> {
+    let event = EventEnvelope::parse(&message.payload).ok()?.event;
+    if let BundleEvent::Promoted(promoted) = event { Some(promoted.tag) } else { None }
+}
+
 fn raise(floor: &mut Option<Floor>, message: &WakeUp, now: Instant) {
     if let Some(sequence) = message.stream_sequence
         && floor.is_none_or(|floor| floor.sequence < sequence)
@@ -378,6 +410,7 @@ async fn again(connected: &mut ConnectedAgain) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use clap::Parser;
 
     use super::*;
@@ -422,8 +455,11 @@ mod tests {
 
     #[test]
     fn a_floor_rises_and_repeating_it_does_not_prolong_it() {
-        let message =
-            |stream_sequence| WakeUp { subject: "bundle.promoted.c.channel.latest".to_owned(), stream_sequence };
+        let message = |stream_sequence| WakeUp {
+            subject: "bundle.promoted.c.channel.latest".to_owned(),
+            stream_sequence,
+            payload: Bytes::new(),
+        };
         let (mut floor, start) = (None, Instant::now());
         raise(&mut floor, &message(None), start);
         assert_eq!(floor, None);

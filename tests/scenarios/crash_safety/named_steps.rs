@@ -6,12 +6,13 @@ use acceptance::world::{World, succeeded};
 use shared::daemon::crash_point::CrashPoint;
 
 /// Places that are passed more than once on the way, and how often at least: a kill at each of these passes.
-const PASSED_AGAIN: [(CrashPoint, u32); 8] = [
+const PASSED_AGAIN: [(CrashPoint, u32); 9] = [
     (CrashPoint::FileRenamed, 2),
     (CrashPoint::StateSaved, 2),
     (CrashPoint::TreeEntrySynced, 5),
-    (CrashPoint::OutboxFileRenamed, 9),
-    (CrashPoint::EventRecorded, 3),
+    (CrashPoint::OutboxFileSynced, 5),
+    (CrashPoint::OutboxFileRenamed, 4),
+    (CrashPoint::EventRecorded, 2),
     (CrashPoint::EventAnswered, 3),
     (CrashPoint::EventStored, 3),
     (CrashPoint::EntryRemoved, 3),

@@ -1,6 +1,7 @@
 //! What a node finds when its agent starts: each way leads it through other steps.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -49,7 +50,6 @@ impl Preparation {
             CrashPoint::StateTakenFromEarlier => Self::EarlierMemory,
             CrashPoint::CacheDirectoryMade
             | CrashPoint::ViewLinkMade
-            | CrashPoint::ViewLinkSynced
             | CrashPoint::ViewRenamed
             | CrashPoint::ViewDurable => Self::EmptyCache,
             CrashPoint::ReleaseExchanged | CrashPoint::ReleaseReplaced => Self::OtherReleaseInPlace,
@@ -82,7 +82,6 @@ impl Preparation {
             | CrashPoint::SwitchBegun
             | CrashPoint::OldReleaseTouched
             | CrashPoint::CurrentLinkMade
-            | CrashPoint::CurrentLinkSynced
             | CrashPoint::CurrentRenamed
             | CrashPoint::CurrentDurable
             | CrashPoint::SwitchUnremembered
@@ -92,7 +91,7 @@ impl Preparation {
             | CrashPoint::OutboxFileWritten
             | CrashPoint::OutboxFileSynced
             | CrashPoint::OutboxFileRenamed
-            | CrashPoint::OutboxFileRemoved
+            | CrashPoint::OutboxLineAdded
             | CrashPoint::OutboxOpened
             | CrashPoint::EventRecorded
             | CrashPoint::EventSealed
@@ -153,7 +152,9 @@ impl CrashingNode<'_> {
             Preparation::UnreadableEntry => {
                 self.publish().await;
                 self.entries_spoiled += 1;
-                fs::write(self.outbox().join("waiting/spoiled.json"), "{").expect("the outbox is writable");
+                let waiting = OpenOptions::new().append(true).open(self.outbox().join("waiting.jsonl"));
+                let spoiled = waiting.and_then(|mut waiting| waiting.write_all(b"{\n"));
+                spoiled.expect("the outbox is writable");
             }
         }
     }

@@ -75,6 +75,17 @@ fn bundles_that_are_in_each_others_way_are_refused() {
 }
 
 #[test]
+fn releases_are_fetched_ahead_unless_the_option_or_the_entry_says_otherwise() {
+    let ahead =
+        |arguments: &[&str]| check(arguments).unwrap().bundles.iter().map(|bundle| bundle.prefetch).collect::<Vec<_>>();
+    assert_eq!(ahead(&[]), [true]);
+    assert_eq!(ahead(&["--prefetch", "off"]), [false]);
+    assert_eq!(ahead(&["--prefetch"]), [true]);
+    assert_eq!(ahead(&["--bundle", "a=/a;b=/b,prefetch=off"]), [true, false]);
+    assert_eq!(ahead(&["--bundle", "a=/a,prefetch=on;b=/b", "--prefetch", "no"]), [true, false]);
+}
+
+#[test]
 fn an_entry_of_another_form_is_refused() {
     for entry in [
         "",
@@ -86,6 +97,8 @@ fn an_entry_of_another_form_is_refused() {
         "a,channel=x,channel=y",
         "a,tag=v1,channel=x",
         "a,channel=a b",
+        "a,prefetch=perhaps",
+        "a,prefetch=on,prefetch=off",
     ] {
         assert!(check(&["--bundle", entry]).is_err(), "{entry}");
     }
