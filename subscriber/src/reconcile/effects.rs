@@ -270,7 +270,9 @@ impl Agent {
     pub(super) async fn superseded(&self, id: &ReleaseId, wake_ups: &mut WakeUps) {
         loop {
             wake_ups.live().await;
-            if let Ok(Answer::Current(reading)) = self.question.ask(&self.log, &self.state.position, &Extent::Move(None)).await {
+            if let Ok(Answer::Current(reading)) =
+                self.question.ask(&self.log, &self.state.position, &Extent::Move(None)).await
+            {
                 let withdrawn = reading.withdrawn.holds(id.tree_digest, None);
                 let pinned = self.pinned_release(self.judge_pin(&reading));
                 let moved = match &reading.head {

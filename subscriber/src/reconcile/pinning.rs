@@ -28,7 +28,8 @@ impl Agent {
             return;
         }
         let cache = self.cache.clone();
-        let Ok((stamp, loaded)) = spawn_blocking(move || (LocalPin::stamp(&cache), LocalPin::load(&cache))).await else {
+        let Ok((stamp, loaded)) = spawn_blocking(move || (LocalPin::stamp(&cache), LocalPin::load(&cache))).await
+        else {
             return;
         };
         self.known_pin.stamp = stamp;

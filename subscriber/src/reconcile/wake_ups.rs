@@ -390,8 +390,7 @@ mod tests {
 
     #[test]
     fn a_floor_rises_and_repeating_it_does_not_prolong_it() {
-        let message =
-            |stream_sequence| WakeUp {
+        let message = |stream_sequence| WakeUp {
             subject: "bundle.promoted.c.channel.latest".to_owned(),
             stream_sequence,
             payload: Bytes::new(),
