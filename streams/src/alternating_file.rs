@@ -18,11 +18,7 @@ use crate::durable_file::{sync_parent, temporary_name};
 /// one. `written`, `synced` and `renamed` are the places between the steps. The file is readable for its owner only.
 ///
 /// Only one writer at a time, and only in a directory that nobody else can write in.
-pub fn write_in_turns(
-    path: &Path,
-    content: &[u8],
-    [written, synced, renamed]: [CrashPoint; 3],
-) -> io::Result<()> {
+pub fn write_in_turns(path: &Path, content: &[u8], [written, synced, renamed]: [CrashPoint; 3]) -> io::Result<()> {
     let spare = temporary_name(path);
     let mut file = open_spare(&spare, path)?;
     file.write_all(content)?;

@@ -131,7 +131,7 @@ impl StateDirectory {
     /// Replaces the node's memory of a bundle, durably. Also after somebody deleted the directory.
     pub(crate) fn save(&self, state: &NodeState) -> Result<(), StateError> {
         let path = self.state_file(&state.bundle);
-        let bytes = serde_json::to_vec(state).map_err(StateError::Encode)?;
+        let bytes = serde_json::to_vec_pretty(state).map_err(StateError::Encode)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(io_error(&self.path))?;
         CrashPoint::StateSaving.reach();
         write_in_turns(&path, &bytes, STEPS).map_err(io_error(&path))?;

@@ -273,13 +273,20 @@ impl Queue {
             }
         }
         durable_file::write(&self.file, &text)?;
-        *waiting = Waiting { entries: std::mem::take(&mut waiting.entries), length: text.len(), of_use: text.len(), unsynced: 0 };
+        *waiting = Waiting {
+            entries: std::mem::take(&mut waiting.entries),
+            length: text.len(),
+            of_use: text.len(),
+            unsynced: 0,
+        };
         Ok(())
     }
 
     fn keep_aside(&self, content: &[u8]) -> Result<(), QueueError> {
-        let path = self.set_aside.join(format!("{}.json", Uuid::now_v7()));
-        durable_file::write(&path, content.trim_ascii_end()).map_err(|source| failed(&path, source))?;
+        let content = content.trim_ascii_end();
+        // Named by what it holds: set aside again after a crash, it is kept once.
+        let path = self.set_aside.join(format!("{}.json", Sha256Digest::of(content)));
+        durable_file::write(&path, content).map_err(|source| failed(&path, source))?;
         CrashPoint::EntrySetAside.reach();
         Ok(())
     }
