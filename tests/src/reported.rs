@@ -7,7 +7,7 @@ use shared::event::{
     RefreshAttempt, RestoredRelease, Reverted, Staged, TamperDetected, TamperMode,
 };
 use shared::event_chain::EventDraft;
-use shared::identifiers::{NodeName, Tag};
+use shared::identifiers::{BundleName, NodeName, Tag};
 use shared::source::Source;
 use streams::event_log::{EventLog, Expectation, Reader};
 use streams::event_writer::{EventWriter, new_event_id};
@@ -70,7 +70,11 @@ pub fn download_failed(tag: &str) -> DownloadFailed {
 /// A report of some kind about a bundle: switches up to 3, then attempts, stagings, failures, fallbacks, reverts, tampering.
 pub fn any_report(kind: u64, bundle: &str, tag: &str, epoch: u64) -> BundleEvent {
     let (tree_digest, remediation) = (Sha256Digest::of(tag.as_bytes()), "put it right".to_owned());
+<<<<<<< HEAD
     let bundle = bundle.parse().expect("a valid bundle name");
+=======
+    let bundle: BundleName = bundle.parse().expect("a valid bundle name");
+>>>>>>> six
     let tag: Tag = tag.parse().expect("a valid tag");
     match kind {
         0..4 => Loaded { bundle, ..loaded(tag.as_str(), epoch) }.into(),

@@ -100,6 +100,25 @@ fn the_head_and_the_withdrawals_are_read() {
 }
 
 #[test]
+fn the_nodes_last_event_about_this_bundle_is_known_whoever_wrote_it() {
+    let attempted = |bundle: &str, sequence: u64| {
+        let event = RefreshAttempt {
+            bundle: bundle.parse().unwrap(),
+            tag: "v1".parse().unwrap(),
+            tree_digest: Sha256Digest::of(b"v1"),
+            base_tag: None,
+            strategy: FetchStrategy::Archive,
+        };
+        stored_by("/nodes/edge-17", 70, sequence, event)
+    };
+    let damaged = StoredEvent { payload: b"no event".as_slice().into(), ..attempt(70, 9) };
+    let events = [epoch(9), attempt(70, 4), attempt(71, 6), attempted("policies", 8), damaged];
+    let found = reading(&events, 9, &LogPosition::default());
+    assert_eq!((found.bundle_last_sequence, found.own_last_sequence), (6, 8));
+    assert_eq!(reading(&[epoch(9)], 1, &LogPosition::default()).bundle_last_sequence, 0);
+}
+
+#[test]
 fn a_log_without_a_beginning_is_not_ready() {
     assert!(matches!(judge(&[], 0, &LogPosition::default()), Answer::NotReady(_)));
     assert!(matches!(judge(&[promoted(5, "v1")], 5, &LogPosition::default()), Answer::NotReady(_)));
