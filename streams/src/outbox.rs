@@ -12,7 +12,7 @@ mod queue;
 mod status;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -29,10 +29,10 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::next_step::{NextStep, next_step};
+use self::next_step::{NextStep, next_step, written_by_a_copy};
 use self::queue::Queue;
 pub use self::queue::{MAX_WAITING, QueueError};
-pub use self::status::{OutboxStatus, Rival};
+pub use self::status::{CopiedState, OutboxStatus, Rival};
 use crate::event_log::{EventLog, Expectation, ReadError};
 use crate::event_writer::{ChainFileError, EventWriter};
 
@@ -77,7 +77,8 @@ struct Inner {
     stored_before: Vec<EventId>,
     /// Locked by whoever runs: there is one writer.
     writer: Mutex<EventWriter>,
-    incarnation: Incarnation,
+    /// Ends only where a copy of this outbox is noticed.
+    incarnation: RwLock<Incarnation>,
     recorded: Notify,
     status: watch::Sender<OutboxStatus>,
 }
@@ -100,16 +101,17 @@ impl Outbox {
             queue,
             stored_before,
             writer: Mutex::new(writer),
-            incarnation,
+            incarnation: RwLock::new(incarnation),
             recorded: Notify::new(),
             status,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The incarnation that this outbox writes under.
+    /// The incarnation that this outbox writes under now. It changes only where another process is noticed that writes with
+    /// a copy of this outbox: see [`OutboxStatus::copied`].
     pub fn incarnation(&self) -> Incarnation {
-        self.inner.incarnation
+        *self.inner.incarnation.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How the outbox is doing, and each change of it.
@@ -191,6 +193,13 @@ impl Sending<'_> {
                     // Two writers that take turns in conflicting are drawn apart.
                     tokio::time::sleep(spread(pause)).await;
                 }
+                NextStep::BeginAnew { last, predecessor } => match self.begin_anew(last, predecessor).await {
+                    Ok(()) => self.last = Some(last),
+                    Err(error) => {
+                        self.block(ErrorChain(&error).to_string());
+                        self.pause(pause).await;
+                    }
+                },
                 NextStep::Wait { reason } => {
                     self.block(reason);
                     self.pause(pause).await;
@@ -230,11 +239,34 @@ impl Sending<'_> {
         let newest = snapshot.events.iter().max_by_key(|event| event.stream_sequence);
         if let Some(newest) = newest {
             let predecessor: Sha256Digest = newest.digest();
-            self.writer.continue_after(predecessor).await.map_err(LogEndError::State)?;
+            if snapshot.events.iter().any(|event| written_by_a_copy(self.writer.chain(), event)) {
+                self.begin_anew(newest.stream_sequence, predecessor).await.map_err(LogEndError::State)?;
+            } else {
+                self.writer.continue_after(predecessor).await.map_err(LogEndError::State)?;
+            }
         }
         let last = newest.map_or(0, |event| event.stream_sequence);
         self.last = Some(last);
         Ok(last)
+    }
+
+    /// Leaves the incarnation to whoever has a copy of it, and goes on under a new one.
+    async fn begin_anew(&mut self, stream_sequence: u64, predecessor: Sha256Digest) -> Result<(), ChainFileError> {
+        let shared = self.writer.chain().incarnation;
+        self.writer.begin_anew(predecessor).await?;
+        let begun = self.writer.chain().incarnation;
+        tracing::error!(
+            node.name = %self.inner.node, event.sequence = stream_sequence, %shared, %begun,
+            "a copy of this agent's state directory is in use, or it was put back to an earlier state: the log holds events \
+             of its incarnation that it did not write; it goes on under a new incarnation"
+        );
+        *self.inner.incarnation.write().unwrap_or_else(PoisonError::into_inner) = begun;
+        self.inner.status.send_modify(|status| {
+            status.copied = Some(CopiedState { shared, begun, stream_sequence });
+            status.rival = Some(Rival { incarnation: Some(shared), stream_sequence });
+            status.rivals_noticed += 1;
+        });
+        Ok(())
     }
 
     async fn advance(&self, last: u64) {

@@ -4,6 +4,7 @@
 mod broken_lines;
 mod cluster;
 mod damaged_store;
+mod elections;
 mod full_disks;
 mod odd_nodes;
 mod random_run;

@@ -11,6 +11,17 @@ pub struct Rival {
     pub stream_sequence: u64,
 }
 
+/// A copy of the outbox's state that another process writes with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedState {
+    /// The incarnation that both had.
+    pub shared: Incarnation,
+    /// The one that this outbox has begun since.
+    pub begun: Incarnation,
+    /// Where the event stands in the log that this outbox never wrote.
+    pub stream_sequence: u64,
+}
+
 /// How an outbox is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutboxStatus {
@@ -28,4 +39,6 @@ pub struct OutboxStatus {
     pub rival: Option<Rival>,
     /// How often one was noticed.
     pub rivals_noticed: u64,
+    /// The last copy of this outbox's state that was noticed.
+    pub copied: Option<CopiedState>,
 }

@@ -29,6 +29,8 @@ impl Agent {
             self.alarms.raise(Subject::Log, text);
             return Err(self.pause());
         }
+        // It changes where somebody is noticed who writes with a copy of the state directory.
+        self.question.incarnation = self.outbox.incarnation();
         let answer = tokio::select! {
             answer = self.question.ask(&self.log, &self.state.position) => answer,
             // What is to be done about that needs no answer.
