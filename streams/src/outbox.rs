@@ -5,8 +5,9 @@
 //! ```
 //!
 //! A crash between any two of these steps repeats the one it interrupted and loses or doubles nothing. Offline, the queue
-//! grows to [`MAX_WAITING`]; then `record` refuses, and says so.
+//! grows to its limit ([`MAX_WAITING`] unless said otherwise); then `record` refuses, and says so.
 
+mod clock_watch;
 mod next_step;
 mod queue;
 mod status;
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use chrono::Utc;
 use rand::RngExt as _;
 use shared::daemon::ErrorChain;
 use shared::daemon::crash_point::CrashPoint;
@@ -29,10 +31,11 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::next_step::{NextStep, next_step, written_by_a_copy};
+use self::clock_watch::ClockWatch;
+use self::next_step::{NextStep, lost_events, next_step, written_by_a_copy};
 use self::queue::Queue;
 pub use self::queue::{MAX_WAITING, QueueError};
-pub use self::status::{CopiedState, OutboxStatus, Rival};
+pub use self::status::{CopiedState, LostEvents, OutboxStatus, Rival};
 use crate::event_log::{EventLog, Expectation, ReadError};
 use crate::event_writer::{ChainFileError, EventWriter};
 
@@ -87,8 +90,13 @@ impl Outbox {
     /// Opens a node's outbox, or makes a new one with a new incarnation. Blocks on the disk; one process at a time can
     /// have it open.
     pub fn open(directory: &Path, node: NodeName) -> Result<Self, OutboxError> {
+        Self::open_with_limit(directory, node, MAX_WAITING)
+    }
+
+    /// The same where at most so many events may wait. More that are there already stay.
+    pub fn open_with_limit(directory: &Path, node: NodeName, most_waiting: usize) -> Result<Self, OutboxError> {
         let writer = EventWriter::open(directory, Source::Node(node.clone())).map_err(OutboxError::Writer)?;
-        let queue = Queue::open(directory, MAX_WAITING).map_err(OutboxError::Queue)?;
+        let queue = Queue::open(directory, most_waiting).map_err(OutboxError::Queue)?;
         let stored_before = writer.stored_recently().to_vec();
         for stored in &stored_before {
             // A process ended between storing it and removing its entry, or could not remove it.
@@ -149,7 +157,14 @@ impl Outbox {
     /// connection's request time. One task runs this; a second waits for the first to end.
     pub async fn run(&self, log: &EventLog, stop: CancellationToken) {
         let mut writer = self.inner.writer.lock().await;
-        let mut sending = Sending { inner: Arc::clone(&self.inner), log, writer: &mut writer, last: None };
+        let mut sending = Sending {
+            inner: Arc::clone(&self.inner),
+            log,
+            writer: &mut writer,
+            last: None,
+            lost: None,
+            clock: ClockWatch::default(),
+        };
         // A cancelled append leaves its event in flight, on disk, to be settled at the next start.
         stop.run_until_cancelled(sending.run()).await;
     }
@@ -162,6 +177,9 @@ struct Sending<'a> {
     writer: &'a mut EventWriter,
     /// Sequence of this node's last event in the log, once read.
     last: Option<u64>,
+    /// What the log lacks by what was read, until an append under that knowledge has confirmed it.
+    lost: Option<LostEvents>,
+    clock: ClockWatch,
 }
 
 impl Sending<'_> {
@@ -178,15 +196,26 @@ impl Sending<'_> {
                 self.log.connection().wait_until_connected(LONGEST_PAUSE).await;
                 continue;
             }
+            // One that an earlier attempt may have stored says nothing about now.
+            let (asked, first_sent) = (Utc::now(), self.writer.in_flight().is_none());
             let Some(step) = self.step().await else { continue };
             match step {
                 NextStep::Advance { last } => {
                     self.last = Some(last);
                     pause = FIRST_PAUSE;
+                    let answered = Utc::now();
                     self.advance(last).await;
+                    self.tell_lost();
+                    if first_sent
+                        && !self.has_work()
+                        && let Some(skew) = self.clock.measure(self.log, last, asked, answered).await
+                    {
+                        self.inner.status.send_modify(|status| status.clock = Some(skew));
+                    }
                 }
                 NextStep::Rebase { last, rival } => {
                     self.last = last;
+                    self.lost = None;
                     if let Some(rival) = rival {
                         self.note_rival(rival);
                     }
@@ -236,6 +265,7 @@ impl Sending<'_> {
             return Ok(last);
         }
         let snapshot = self.log.last_of(&[node_filter(&self.inner.node)]).await.map_err(LogEndError::Read)?;
+        self.lost = lost_events(self.writer.chain(), &snapshot.events);
         let newest = snapshot.events.iter().max_by_key(|event| event.stream_sequence);
         if let Some(newest) = newest {
             let predecessor: Sha256Digest = newest.digest();
@@ -267,6 +297,16 @@ impl Sending<'_> {
             status.rivals_noticed += 1;
         });
         Ok(())
+    }
+
+    fn tell_lost(&mut self) {
+        if let Some(lost) = self.lost.take() {
+            tracing::error!(
+                node.name = %self.inner.node, confirmed = lost.confirmed, found = lost.found,
+                "the log does not hold any more what it had confirmed of this node's events"
+            );
+            self.inner.status.send_modify(|status| status.lost = Some(lost));
+        }
     }
 
     async fn advance(&self, last: u64) {

@@ -60,15 +60,26 @@ impl Recorder {
 
     /// Works until every way to it is dropped and everything that was said is durable.
     pub(crate) async fn run(mut self) {
+        let mut refused = 0_u64;
         while let Some(Entry { draft, durable }) = self.queue.recv().await {
             let event_type = draft.event.event_type();
             match self.outbox.record(draft).await {
                 Ok(()) => {
+                    if refused > 0 {
+                        tracing::warn!(refused, "events are recorded again; so many before are in this log only");
+                        refused = 0;
+                    }
                     // Whoever asked may have been dropped since.
                     let _ = durable.map(|durable| durable.send(()));
                 }
                 Err(error) => {
-                    tracing::error!(event.kind = %event_type, error = %ErrorChain(&error), "an event is not recorded");
+                    // The first of a row says why; how many there were is said once one is recorded again.
+                    if refused == 0 {
+                        tracing::error!(event.kind = %event_type, error = %ErrorChain(&error), "an event is not recorded");
+                    } else {
+                        tracing::debug!(event.kind = %event_type, error = %ErrorChain(&error), "an event is not recorded");
+                    }
+                    refused += 1;
                 }
             }
         }

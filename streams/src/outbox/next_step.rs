@@ -5,7 +5,7 @@ use shared::digest::Sha256Digest;
 use shared::event_chain::EventChain;
 use shared::event_envelope::EventEnvelope;
 
-use super::Rival;
+use super::{LostEvents, Rival};
 use crate::event_log::{AppendError, Appended};
 use crate::event_writer::WriteError;
 use crate::stored_event::StoredEvent;
@@ -38,7 +38,8 @@ pub(super) fn next_step(chain: &EventChain, written: Result<Option<Appended>, Wr
                 return NextStep::BeginAnew { last: copied.stream_sequence, predecessor: copied.digest() };
             }
             NextStep::Rebase {
-                last: last.map(|last| last.stream_sequence),
+                // A log that is shorter than thought is read anew: it may have lost what it had confirmed.
+                last: last.map(|last| last.stream_sequence).filter(|last| *last > expected),
                 rival: last.filter(|last| last.stream_sequence > expected).and_then(|last| rival(chain, last)),
             }
         }
@@ -57,6 +58,20 @@ pub(super) fn written_by_a_copy(chain: &EventChain, event: &StoredEvent) -> bool
             || (envelope.sequence == chain.sequence && chain.last_hash != Some(event.digest()));
         envelope.incarnation == chain.incarnation && unknown
     })
+}
+
+/// What the log has lost of the chain, where it shows: the newest of the node's events is the chain's own, and not its last.
+/// Another writer's behind it would hide it.
+pub(super) fn lost_events(chain: &EventChain, last_of_each_subject: &[StoredEvent]) -> Option<LostEvents> {
+    let newest = last_of_each_subject.iter().max_by_key(|event| event.stream_sequence);
+    let found = match newest {
+        None => 0,
+        Some(newest) => {
+            let envelope = EventEnvelope::parse(&newest.payload).ok()?;
+            (envelope.incarnation == chain.incarnation).then_some(envelope.sequence)?
+        }
+    };
+    (found < chain.sequence).then_some(LostEvents { confirmed: chain.sequence, found })
 }
 
 /// Whoever wrote this event, unless it was this writer before: then only the knowledge of the log was old.
@@ -146,12 +161,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_log_has_lost_of_the_chain_shows_unless_another_wrote_since() {
+        let ahead = EventChain { sequence: 3, ..chain() };
+        let lost = |found| Some(LostEvents { confirmed: 3, found });
+        assert_eq!(lost_events(&ahead, &[]), lost(0));
+        assert_eq!(lost_events(&ahead, &[stored_by(1, 4)]), lost(1));
+        assert_eq!(lost_events(&ahead, &[stored_by(1, 4), stored_by(2, 9)]), None);
+        assert_eq!(lost_events(&chain(), &[stored_by(1, 4)]), None);
+        assert_eq!(lost_events(&EventChain::new(incarnation(1), None), &[]), None);
+    }
+
+    #[test]
     fn old_knowledge_of_the_log_is_no_alarm() {
         let own = next_step(&chain(), conflict(Some(stored_by(1, 9))));
         assert_eq!(own, NextStep::Rebase { last: Some(9), rival: None });
         // The log is shorter than thought: it was restored, or the replica is behind.
         let shorter = next_step(&chain(), conflict(Some(stored_by(2, 3))));
-        assert_eq!(shorter, NextStep::Rebase { last: Some(3), rival: None });
+        assert_eq!(shorter, NextStep::Rebase { last: None, rival: None });
         assert_eq!(next_step(&chain(), conflict(None)), NextStep::Rebase { last: None, rival: None });
     }
 

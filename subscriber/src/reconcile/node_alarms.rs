@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use shared::identifiers::{Incarnation, NodeName};
 use streams::connection::Connection;
-use streams::outbox::{CopiedState, Outbox};
+use streams::durability::clock_warning;
+use streams::outbox::{CopiedState, LostEvents, Outbox};
 use tokio::time::Instant;
 
 use crate::alarms::{Alarms, Subject};
+use crate::metrics::note_outbox;
 
 /// How long another agent under this node's name is an alarm after it last wrote.
 const RIVAL_MEMORY: Duration = Duration::from_mins(10);
@@ -25,6 +27,8 @@ pub(super) struct NodeAlarms {
 #[derive(Debug, Default)]
 struct Noticed {
     rivalry: Rivalry,
+    /// The log has begun a new epoch since the start: that it lacks events of before is said by it.
+    restored: bool,
     alarms: Alarms,
 }
 
@@ -82,15 +86,30 @@ impl NodeAlarms {
         self.noticed().rivalry.seen_in_log(sequence, writer, Instant::now());
     }
 
+    /// Takes in that the log has begun a new epoch.
+    pub(super) fn log_was_restored(&self) {
+        self.noticed().restored = true;
+    }
+
     /// The texts of the alarms that are on now, in a fixed order.
     pub(super) fn texts(&self) -> Vec<String> {
         let (outbox, now) = (self.outbox.status().borrow().clone(), Instant::now());
+        note_outbox(&outbox);
         let mut noticed = self.noticed();
-        let Noticed { rivalry, alarms } = &mut *noticed;
+        let Noticed { rivalry, restored, alarms } = &mut *noticed;
         if let Some(rival) = &outbox.rival {
             rivalry.noticed_by_outbox(outbox.rivals_noticed, rival.incarnation, now);
         }
         alarms.set(Subject::Rival, rivalry.alarm(&self.node, outbox.copied.as_ref(), now));
+        let lost = outbox.lost.filter(|_| !*restored).map(|LostEvents { confirmed, found }| {
+            format!(
+                "the log holds this agent's events up to number {found}, of {confirmed} that were confirmed: it was restored \
+                 from an older backup or has lost its end; look with `demonctl events verify`, and where it was restored run \
+                 `demonctl log begin-epoch`"
+            )
+        });
+        alarms.set(Subject::LostEvents, lost);
+        alarms.set(Subject::Clock, outbox.clock.and_then(clock_warning));
         let blocked = outbox.blocked.map(|reason| format!("events wait in the outbox: {reason}"));
         let refused = (outbox.refused > 0).then(|| {
             format!("{} events could not be recorded since the start and are in the agent's log only", outbox.refused)

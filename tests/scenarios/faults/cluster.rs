@@ -114,9 +114,13 @@ async fn a_copy_that_lags_and_answers_alone_takes_no_agent_back() {
     world.reached_by(Some(lagging_url));
     let mut command = world.agent_command("n1");
     command.env("DEMON_INTERVAL", "100ms").env("DEMON_RETRY_FIRST", "50ms").env("NATS_TIMEOUT", "500ms");
+    command.env("RUST_LOG", "info,subscriber=debug,async_nats=error");
     let mut agent = Agent::start("alone", command, agent.directories(), world.directory());
     // It looks several times a second for a head, alone with the old copy and then while the others come back.
     stays(&mut agent, "newer", 30).await;
+    let log = agent.process.log();
+    let stale = log.lines().filter(|line| line.contains("an answer is older than what was seen")).count();
+    assert!(stale > 0, "no answer of the copy that lags was read, so nothing was shown: {log}");
     world.server_at(leader).start_again().await;
     world.server_at(other).start_again().await;
     stays(&mut agent, "newer", 20).await;
