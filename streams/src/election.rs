@@ -17,6 +17,8 @@ use crate::jetstream_api::{ApiError, code};
 pub const ELECTION_PATIENCE: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Requests without an answer after which another server of a cluster is tried.
+const MOST_SILENT: u32 = 2;
 
 /// A cluster that gave no leader's answer for as long as one is waited for.
 #[derive(Debug, Error)]
@@ -55,16 +57,28 @@ pub(crate) struct Repeated {
     begun: Instant,
     patience: Duration,
     pause: Duration,
+    /// Attempts since the last answer, or since the server was changed.
+    silent: u32,
 }
 
 impl Repeated {
     pub(crate) fn at_most(patience: Duration) -> Self {
-        Self { begun: Instant::now(), patience, pause: FIRST_PAUSE }
+        Self { begun: Instant::now(), patience, pause: FIRST_PAUSE, silent: 0 }
     }
 
     /// Since the first attempt.
     pub(crate) fn waited(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// Takes in that an attempt got no answer at all: after two of them the server of the cluster that we are connected to
+    /// may be the one that is stopped, which nothing else would tell for a while. Another one is tried.
+    pub(crate) async fn note_silence(&mut self, connection: &Connection) {
+        self.silent += 1;
+        if self.silent == MOST_SILENT && connection.is_clustered() {
+            self.silent = 0;
+            connection.change_server().await;
+        }
     }
 
     /// Waits before the next attempt, for a connection too where there is none; says whether there may be another.

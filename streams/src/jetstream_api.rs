@@ -76,6 +76,13 @@ pub enum ApiError {
     },
 }
 
+impl ApiError {
+    /// Whether nobody answered in time.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Request(RequestError::TimedOut { .. }))
+    }
+}
+
 #[derive(Deserialize)]
 struct ErrorPart {
     error: Option<ServerRefusal>,
@@ -106,6 +113,9 @@ pub(crate) async fn api_request<T: DeserializeOwned>(
             ended => return ended,
         };
         let subject = format!("$JS.API.{operation}");
+        if error.is_silence() {
+            repeated.note_silence(connection).await;
+        }
         tracing::debug!(subject, %error, "the cluster has no leader yet; asked again");
         if !repeated.again(connection).await {
             return Err(NoLeader { subject, waited: repeated.waited(), source: Box::new(error) }.into());

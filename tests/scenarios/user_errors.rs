@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use acceptance::certificates::Authority;
 use acceptance::sample_trees::contracts;
@@ -84,8 +85,20 @@ fn operator(world: &World, arguments: &[&str]) -> Command {
 }
 
 fn publisher(world: &World, source: &Path) -> Command {
-    let mut command = world.publisher();
-    command.arg("--source").arg(source).env("NATS_TIMEOUT", "2s");
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Several run at a time, and each state directory is one publisher's.
+    let state = world.subdirectory("states").join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+    let whole = world.publisher();
+    let mut command = Command::new(whole.get_program());
+    let without_state = whole.get_args().take_while(|argument| *argument != "--state-dir");
+    command.args(without_state).arg("--state-dir").arg(state).arg("--source").arg(source);
+    for (name, value) in whole.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("NATS_TIMEOUT", "2s");
     command
 }
 
@@ -127,7 +140,7 @@ async fn a_server_that_cannot_be_used_is_named_in_one_line() {
         let url = |url: &str| plus_url(make(), url);
         cases.add(&format!("{program}, refused"), 1, &["127.0.0.1:1", "refused"], url("nats://127.0.0.1:1"));
         cases.add(&format!("{program}, unknown host"), 1, &["nowhere.invalid"], url("nats://nowhere.invalid:4222"));
-        cases.add(&format!("{program}, bad scheme"), 2, &["gopher"], url("gopher://127.0.0.1:4222"));
+        cases.add(&format!("{program}, bad scheme"), 2, &["NATS_URL"], url("gopher://127.0.0.1:4222"));
         cases.add(&format!("{program}, bad port"), 2, &[], url("nats://127.0.0.1:99999"));
         cases.add(&format!("{program}, no URL"), 2, &[], url("nats://"));
         let wrong = with(make(), "NATS_PASSWORD", "wrong");
@@ -188,7 +201,7 @@ async fn a_server_without_streams_or_without_trust_is_named_in_one_line() {
         &["channel", "list"],
         &["bundle", "list"],
         &["log", "show"],
-        &["release", "withdraw", "v1", "--reason", "it is bad"],
+        &["release", "withdraw", "v1", "--reason", "it is bad", "--yes"],
     ] {
         cases.add(&format!("no streams: {arguments:?}"), 1, &[], operator(&bare, arguments));
     }
@@ -210,14 +223,14 @@ async fn files_options_and_ports_that_cannot_be_used_are_named_in_one_line() {
     fs::write(&file, b"{ not JSON \xff").expect("the directory is writable");
     fs::create_dir(&empty).expect("the directory is writable");
     let broken = directory.join("broken");
-    fs::create_dir(&broken).expect("the directory is writable");
-    fs::write(broken.join("one.json"), b"{ \"broken\": ").expect("the directory is writable");
+    fs::create_dir_all(broken.join("schemas")).expect("the directory is writable");
+    fs::write(broken.join("schemas/one.json"), b"{ \"broken\": ").expect("the directory is writable");
     let binary = directory.join("binary");
-    fs::create_dir(&binary).expect("the directory is writable");
-    fs::write(binary.join("one.json"), b"{\"a\": \"\xff\xfe\"}").expect("the directory is writable");
+    fs::create_dir_all(binary.join("schemas")).expect("the directory is writable");
+    fs::write(binary.join("schemas/one.json"), b"{\"a\": \"\xff\xfe\"}").expect("the directory is writable");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let taken = taken.local_addr().map(|address| (taken, address)).expect("a listener has an address");
-    let (port, listen) = (taken.1.port().to_string(), taken.1.to_string());
+    let listen = taken.1.to_string();
     let mut cases = Cases::default();
 
     let publish = |source: &Path| publisher(&world, source);
@@ -251,13 +264,13 @@ async fn files_options_and_ports_that_cannot_be_used_are_named_in_one_line() {
         ("unknown release", &["channel", "promote", "latest", "nothing"][..], 1, "nothing"),
         ("unknown channel", &["channel", "show", "nowhere"], 1, "nowhere"),
         ("unknown node", &["node", "show", "nobody"], 1, "nobody"),
-        ("unknown release, withdrawn", &["release", "withdraw", "nothing", "--reason", "bad"], 1, "nothing"),
+        ("unknown release, withdrawn", &["release", "withdraw", "nothing", "--reason", "bad", "--yes"], 1, "nothing"),
         ("nothing to roll back to", &["channel", "rollback", "latest"], 1, "latest"),
         ("bad channel name", &["channel", "show", "a.b"], 2, "a.b"),
         ("bad instant", &["state", "--at", "yesterday evening"], 2, "yesterday evening"),
         ("no command", &["channel", "burn"], 2, "burn"),
         ("missing export", &["events", "verify", "--from", text(&missing)], 1, "missing"),
-        ("export is a directory", &["events", "verify", "--from", text(&empty)], 1, "empty"),
+        ("export is a directory", &["events", "verify", "--from", text(&empty)], 1, "a directory"),
         ("export is no export", &["events", "verify", "--from", text(&file)], 1, "file.json"),
         ("missing source", &["contracts", "publish", text(&missing)], 1, "missing"),
         ("missing contracts", &["contracts", "validate", text(&missing)], 1, "missing"),
@@ -281,7 +294,6 @@ async fn files_options_and_ports_that_cannot_be_used_are_named_in_one_line() {
         let wrong = plus(run(), arguments);
         cases.add(&format!("agent's {what}"), 2, &[word], wrong);
     }
-    cases.add("the agent's port is taken", 1, &[&port], with(run(), "PORT", &port));
     let mut at_file = world.agent_command("n1");
     at_file.arg("--cache").arg(&file).arg("--state-dir").arg(directory.join("other"));
     cases.add("the agent's cache is a file", 1, &["file.json"], at_file);

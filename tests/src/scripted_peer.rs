@@ -17,7 +17,7 @@ use crate::loopback_server::{LoopbackThread, free_listener};
 pub enum Script {
     /// Greets with bytes that are no protocol.
     GarbageGreeting,
-    /// Begins a greeting that never ends, as fast as it is read, up to 64 MiB.
+    /// Begins a greeting that never ends, as fast as it is read, up to 8 MiB.
     EndlessGreeting,
     /// A greeting that is no JSON.
     BrokenGreeting,
@@ -119,7 +119,7 @@ async fn follow(client: TcpStream, script: Script) -> io::Result<()> {
         }
         Script::EndlessGreeting => {
             to.write_all(b"INFO {\"server_id\":\"").await?;
-            for _ in 0..1024 {
+            for _ in 0..128 {
                 to.write_all(&[b'x'; 64 << 10]).await?;
             }
             return wait_for_end(from).await;

@@ -216,6 +216,9 @@ impl EventLog {
                 Answer::Unknown(error) => self.unconfirmed(&subject, error, &repeated),
             };
             uncertain = true;
+            if matches!(&cause, UnknownCause::NoLeader(none) if none.source.is_silence()) {
+                repeated.note_silence(&self.connection).await;
+            }
             if !repeated.again(&self.connection).await {
                 return Err(AppendError::Unknown { subject, source: Box::new(cause) });
             }

@@ -54,7 +54,7 @@ async fn without_a_majority_one_line_says_what_is_missing_and_what_to_do() {
         publish_command(&world, &source, "third"),
         operator_command(&world, &["channel", "promote", "latest", "first", "--reason", "without a majority"]),
         operator_command(&world, &["channel", "rollback", "latest", "--reason", "without a majority"]),
-        operator_command(&world, &["release", "withdraw", "first", "--reason", "without a majority"]),
+        operator_command(&world, &["release", "withdraw", "first", "--reason", "without a majority", "--yes"]),
     ] {
         command.env("NATS_TIMEOUT", REQUEST_TIMEOUT);
         let output = finished(command).await;

@@ -21,8 +21,8 @@ use super::say;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connecting takes at most five seconds, and each of a few requests one; machines that test are busy.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What an agent may use beside a peer that sends 64 MiB before it is given up.
-const MOST_KILOBYTES: u64 = 220 << 10;
+/// What an agent may use beside a peer that sends 8 MiB before it is given up.
+const MOST_KILOBYTES: u64 = 120 << 10;
 
 fn commands(peer: &ScriptedPeer, source: &Path, state: &Path) -> Vec<Command> {
     let mut publisher = WorkspaceBinary::Publisher.command();

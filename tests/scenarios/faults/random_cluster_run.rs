@@ -42,6 +42,8 @@ async fn run(goes_on: impl Fn(Duration, u64) -> bool) {
     let source = contracts(world.directory());
     let mut done = Acknowledged::default();
     publish_until_done(&world, &source, "start", &mut done).await;
+    in_step(&world, EVENT_STREAM).await;
+    in_step(&world, RELEASE_STREAM).await;
     let mut agents = ["n1", "n2"].map(|node| started(&world, node));
     let (mut samples, mut round) = (Samples::default(), 0);
     // Every kind comes once before one comes again; where they begin is the seed's choice.
