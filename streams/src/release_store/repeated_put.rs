@@ -57,6 +57,11 @@ fn no_leader(error: PutError, repeated: &Repeated) -> PutError {
         PutError::Chunk { name, chunk, source } => PutError::Chunk { source: of(&name, source), name, chunk },
         PutError::Meta { name, source } => PutError::Meta { source: of(&name, source), name },
         PutError::Unknown { name, source } => PutError::Unknown { source: of(&name, source), name },
-        other => other,
+        other @ (PutError::NameTaken { .. }
+        | PutError::NameDeleted { .. }
+        | PutError::NotIdentical { .. }
+        | PutError::Content { .. }
+        | PutError::OutOfOrder { .. }
+        | PutError::Existing { .. }) => other,
     }
 }

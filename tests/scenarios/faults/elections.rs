@@ -7,6 +7,7 @@ use acceptance::promises::{Acknowledged, assert_kept};
 use acceptance::sample_trees::{change_one_contract, contracts};
 use acceptance::stored_log::{EVENT_STREAM, RELEASE_STREAM};
 use acceptance::world::{World, finished};
+use futures_util::future::join_all;
 
 use super::{REQUEST_TIMEOUT, publish_until_done, try_promote, try_publish};
 
@@ -50,14 +51,17 @@ async fn without_a_majority_one_line_says_what_is_missing_and_what_to_do() {
     }
     world.reached_by(Some(left));
     change_one_contract(&source, "third");
-    for mut command in [
+    let commands = [
         publish_command(&world, &source, "third"),
         operator_command(&world, &["channel", "promote", "latest", "first", "--reason", "without a majority"]),
         operator_command(&world, &["channel", "rollback", "latest", "--reason", "without a majority"]),
         operator_command(&world, &["release", "withdraw", "first", "--reason", "without a majority", "--yes"]),
-    ] {
+    ];
+    let ended = commands.map(|mut command| {
         command.env("NATS_TIMEOUT", REQUEST_TIMEOUT);
-        let output = finished(command).await;
+        finished(command)
+    });
+    for output in join_all(ended).await {
         let words = text_of(&output.stderr);
         assert_eq!((output.status.code(), words.lines().count()), (Some(1), 1), "{words}");
         assert!(words.contains("a majority of its servers") && words.contains("run this again"), "{words}");

@@ -18,7 +18,7 @@ use super::random_run::{Samples, usage};
 use super::{publish_until_done, say, seed, try_promote, try_publish};
 
 /// So many rounds, each with another kind of fault.
-const SHORT_ROUNDS: u64 = 3;
+const SHORT_ROUNDS: u64 = 2;
 const LONG: Duration = Duration::from_hours(1);
 const KINDS: u64 = 6;
 
