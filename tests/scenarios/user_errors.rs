@@ -137,7 +137,7 @@ async fn a_server_that_cannot_be_used_is_named_in_one_line() {
         ("list", &|| operator(&world, &["events", "list"])),
         ("fleet", &|| operator(&world, &["fleet", "status"])),
     ] {
-        let url = |url: &str| plus_url(make(), url);
+        let url = |url: &str| plus_url(&make(), url);
         cases.add(&format!("{program}, refused"), 1, &["127.0.0.1:1", "refused"], url("nats://127.0.0.1:1"));
         cases.add(&format!("{program}, unknown host"), 1, &["nowhere.invalid"], url("nats://nowhere.invalid:4222"));
         cases.add(&format!("{program}, bad scheme"), 2, &["NATS_URL"], url("gopher://127.0.0.1:4222"));
@@ -162,7 +162,7 @@ async fn a_server_that_cannot_be_used_is_named_in_one_line() {
 }
 
 /// The same with another address: options win over variables, and the publisher is given its own as an option.
-fn plus_url(command: Command, url: &str) -> Command {
+fn plus_url(command: &Command, url: &str) -> Command {
     let mut other = Command::new(command.get_program());
     let mut arguments = command.get_args();
     while let Some(argument) = arguments.next() {

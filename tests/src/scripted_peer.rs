@@ -69,7 +69,14 @@ impl Script {
                 "x".repeat(2000)
             )
             .into_bytes(),
-            _ => return None,
+            Self::GarbageGreeting
+            | Self::EndlessGreeting
+            | Self::BrokenGreeting
+            | Self::ClosesAtOnce
+            | Self::SilentAfterConnect
+            | Self::SlowGreeting
+            | Self::HugeAnswers
+            | Self::GarbageAfterConnect => return None,
         })
     }
 }
@@ -120,7 +127,7 @@ async fn follow(client: TcpStream, script: Script) -> io::Result<()> {
         Script::EndlessGreeting => {
             to.write_all(b"INFO {\"server_id\":\"").await?;
             for _ in 0..128 {
-                to.write_all(&[b'x'; 64 << 10]).await?;
+                to.write_all(&vec![b'x'; 64 << 10]).await?;
             }
             return wait_for_end(from).await;
         }
@@ -131,7 +138,13 @@ async fn follow(client: TcpStream, script: Script) -> io::Result<()> {
             }
             return wait_for_end(from).await;
         }
-        _ => to.write_all(format!("{GREETING}\r\n").as_bytes()).await?,
+        Script::SilentAfterConnect
+        | Script::HugeAnswers
+        | Script::BrokenAnswers
+        | Script::OtherAnswers
+        | Script::WrongConfirmations
+        | Script::OddRefusals
+        | Script::GarbageAfterConnect => to.write_all(format!("{GREETING}\r\n").as_bytes()).await?,
     }
     converse(BufReader::new(from), to, script).await
 }

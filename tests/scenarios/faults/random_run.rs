@@ -133,18 +133,27 @@ fn started(world: &mut World, node: &str, proxy: Option<&FaultProxy>) -> Agent {
 
 /// What the agents used, over time.
 #[derive(Default)]
-pub(super) struct Samples(Vec<(Duration, u64, Vec<(u64, usize)>)>);
+pub(super) struct Samples(Vec<Sample>);
+
+struct Sample {
+    after: Duration,
+    round: u64,
+    /// Of each agent, resident kilobytes and open files.
+    used: Vec<(u64, usize)>,
+}
 
 impl Samples {
     pub(super) fn take(&mut self, after: Duration, round: u64, now: &[(u64, usize)]) {
-        self.0.push((after, round, now.to_vec()));
+        self.0.push(Sample { after, round, used: now.to_vec() });
     }
 
     /// Prints at most twenty, evenly spread, and the last.
     pub(super) fn say_all(&self) {
         let step = self.0.len().div_ceil(20).max(1);
         let last = self.0.len().saturating_sub(1);
-        for (_, (after, round, used)) in self.0.iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last) {
+        for (_, Sample { after, round, used }) in
+            self.0.iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last)
+        {
             let used: Vec<String> = used.iter().map(|(memory, files)| format!("{memory} KiB, {files} files")).collect();
             say(&format!("after {:>4} s, round {round:>4}: {}", after.as_secs(), used.join("; ")));
         }
