@@ -48,6 +48,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde_json::Value;
 use shared::daemon::{ErrorChain, LogFormat, LogOutput, initialise_audit_output, initialise_log};
+use streams::connection_arguments::ConnectionArgumentsError;
 use streams::empty_variables::ignored;
 
 /// Bundle distribution on NATS JetStream: push verified bundles to a fleet and replay what happened.
@@ -205,10 +206,15 @@ fn main() -> ExitCode {
     })
 }
 
+/// Exit code of a command line that cannot be used; clap's own is the same.
+const WRONG_USAGE: u8 = 2;
+
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         output::note(&format!("demonctl: {}", ErrorChain(error.as_ref())));
-        ExitCode::FAILURE
+        // How to connect is checked when it is needed, and is wrong usage all the same.
+        let usage = error.downcast_ref::<ConnectionArgumentsError>().is_some();
+        if usage { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
     })
 }
 

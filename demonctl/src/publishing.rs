@@ -14,6 +14,7 @@ use chrono::Utc;
 use publisher::author::Author;
 use publisher::build::{SourceContent, read_source};
 use publisher::channel::AutomaticPromotion;
+use publisher::durability_gate::look_before_publishing;
 use publisher::git_facts::{Commit, TreeState, read_commit};
 use publisher::progress::Progress;
 use publisher::publish_cycle::{FrozenChannel, PublishReport, PublishRequest, ReleasePolicy, publish};
@@ -61,6 +62,7 @@ pub(crate) async fn run(publication: Publication, arguments: PublishingArguments
     }
     let mut author = arguments.author()?;
     provision(&connection, &author, arguments.replicas).await?;
+    look_before_publishing(&connection, &arguments.durability.checked()?).await?;
     let (log, bucket) = (EventLog::new(connection.clone()), ReleaseStore::new(connection.clone()));
     let report = publish(&log, &bucket, &mut author, &content, &request, &progress).await?;
     drop(progress);

@@ -26,6 +26,7 @@ pub mod config;
 pub mod contracts_bundle;
 pub mod contracts_document;
 pub mod delta;
+pub mod durability_gate;
 pub mod git_facts;
 pub mod github;
 pub mod http_api;

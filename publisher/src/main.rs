@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use publisher::config::{CommandLine, ConfigFaults, PublishConfig, PublisherCommand, PublisherConfig, ServeConfig};
+use publisher::durability_gate::look_before_publishing;
 use publisher::progress::Silent;
 use publisher::publish_cycle::ReleasePolicy;
 use publisher::service::{GivenCommit, Patience, PublishService, RunOrder, log_report};
@@ -102,9 +103,14 @@ async fn publish_once(config: PublishConfig, stop: &CancellationToken) -> anyhow
     };
     let mut service = PublishService::start(config.publisher, Patience::FailAtOnce).await?;
     let progress = Silent::shared();
+    let run = async {
+        service.prepare().await?;
+        look_before_publishing(service.connection(), &config.durability).await?;
+        anyhow::Ok(service.run(&order, &progress).await?)
+    };
     let report = tokio::select! {
         () = stop.cancelled() => anyhow::bail!("stopped before it was finished; run it again to finish"),
-        report = service.run(&order, &progress) => report?,
+        report = run => report?,
     };
     report.releases.iter().for_each(log_report);
     if report.releases.is_empty() {

@@ -50,9 +50,6 @@ pub enum StoreError {
         /// The object.
         object: String,
     },
-    /// The archive's temporary file cannot be read.
-    #[error("the archive's temporary file cannot be read")]
-    Spool(#[source] io::Error),
     /// An object was not put.
     #[error("the release is not stored")]
     Put(#[source] PutError),
@@ -67,7 +64,7 @@ impl StoreError {
     pub(crate) fn may_be_other_facts(&self) -> bool {
         match self {
             Self::OtherBytes { .. } => true,
-            Self::TagTaken { .. } | Self::Spool(_) | Self::Put(_) => false,
+            Self::TagTaken { .. } | Self::Put(_) => false,
         }
     }
 }
@@ -146,18 +143,19 @@ pub async fn store(
     progress: &dyn ProgressReporter,
 ) -> Result<PutRelease, StoreError> {
     progress.begin(Stage::Store, Some(built.archive_reference().size));
-    let archive = tokio::fs::File::from_std(built.archive().map_err(StoreError::Spool)?);
+    let archive = || built.archive().map(tokio::fs::File::from_std);
     let (archive, first) = put(store, &built, built.archive_reference(), archive, progress).await?;
-    let (_, second) = put(store, &built, built.release_reference(), built.release_json(), &Silent).await?;
+    let release_json = || Ok(built.release_json());
+    let (_, second) = put(store, &built, built.release_reference(), release_json, &Silent).await?;
     let storing = if (first, second) == (Storing::New, Storing::New) { Storing::New } else { Storing::Resumed };
     Ok(PutRelease { built, archive, storing })
 }
 
-async fn put(
+async fn put<C: AsyncRead + Unpin + Send>(
     store: &ReleaseStore,
     built: &BuiltRelease,
     wanted: &ObjectReference,
-    content: impl AsyncRead + Unpin + Send,
+    content: impl FnMut() -> io::Result<C>,
     progress: &dyn ProgressReporter,
 ) -> Result<(ObjectReference, Storing), StoreError> {
     let release = built.release();
@@ -166,7 +164,7 @@ async fn put(
         description: Some(format!("release {} of bundle {}", release.tag(), release.bundle())),
         metadata: built.facts().to_metadata(release.tree_digest(), release.content_digest()),
     };
-    match store.put(object, content, &Transfer(progress)).await {
+    match store.put_through_elections(&object, content, &Transfer(progress)).await {
         Ok(stored) => Ok((stored.reference(), Storing::New)),
         Err(PutError::NameTaken { existing }) if is_ours(&existing, wanted, release) => {
             Ok((existing.reference(), Storing::Resumed))

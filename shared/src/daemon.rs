@@ -9,7 +9,7 @@ pub mod http_server;
 pub mod refused_keys;
 
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
 
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,8 @@ pub const AUDIT_TARGET: &str = "runtime::audit";
 
 /// Shows an error with all its causes in one line: `what: why: why`.
 ///
-/// Used in every log and by the command line, because the JSON log format drops the causes of an error field.
+/// Stays one line whatever a server or a file has put into a cause: control characters are shown as spaces. Used in every
+/// log and by the command line, because the JSON log format drops the causes of an error field.
 pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for ErrorChain<'_> {
@@ -40,7 +41,9 @@ impl fmt::Display for ErrorChain<'_> {
             }
             cause = error.source();
         }
-        formatter.write_str(&text)
+        text.chars()
+            .map(|character| if character.is_control() { ' ' } else { character })
+            .try_for_each(|character| formatter.write_char(character))
     }
 }
 
@@ -151,5 +154,11 @@ mod tests {
             "no release: no file: not found"
         );
         assert_eq!(ErrorChain(&layers(&["no file: not found", "not found"])).to_string(), "no file: not found");
+    }
+
+    #[test]
+    fn what_others_wrote_stays_in_one_line() {
+        let chain = layers(&["the server refuses", "odd\nwith \u{1b}[31mcolour\r\n"]);
+        assert_eq!(ErrorChain(&chain).to_string(), "the server refuses: odd with  [31mcolour  ");
     }
 }

@@ -68,6 +68,15 @@ pub enum ConnectError {
         #[source]
         source: async_nats::ConnectError,
     },
+    /// A file of certificates or keys cannot be read.
+    #[error("TLS file `{}` cannot be read", path.display())]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
     /// A credentials or seed file cannot be used.
     #[error("credentials file `{}` cannot be used", path.display())]
     CredentialsFile {
@@ -147,6 +156,7 @@ impl Connection {
             watch::channel(ConnectionStatus { state: ConnectionState::Connecting, connects: 0, last_fault: None });
         let (fault_sender, noted) = (faults.clone(), status_sender.clone());
         let attempted = AtomicBool::new(false);
+        readable(settings).await?;
 
         let mut options = with_login(options, settings)
             .await?
@@ -261,6 +271,14 @@ impl ConnectedAgain {
         self.seen = status.connects;
         Some(())
     }
+}
+
+/// The client library does not name the file that it cannot read.
+async fn readable(settings: &ConnectionSettings) -> Result<(), ConnectError> {
+    for path in [&settings.tls_ca, &settings.tls_certificate, &settings.tls_key].into_iter().flatten() {
+        tokio::fs::read(path).await.map_err(|source| ConnectError::TlsFile { path: path.clone(), source })?;
+    }
+    Ok(())
 }
 
 async fn with_login(options: ConnectOptions, settings: &ConnectionSettings) -> Result<ConnectOptions, ConnectError> {

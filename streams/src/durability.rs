@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use shared::subjects::EVENT_STREAM;
 
-pub use self::judgement::{DurabilityWarning, WarningKind, judge, too_old};
+pub use self::judgement::{DurabilityWarning, WarningKind, clock_warning, judge, too_old};
 use crate::connection::Connection;
 use crate::jetstream_api::{ApiError, api_request};
 use crate::layout::release_stream;

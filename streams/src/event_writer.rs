@@ -176,6 +176,14 @@ impl EventWriter {
         self.change(WriterState::new(chain.incarnation, Some(predecessor))).await
     }
 
+    /// Ends this incarnation and begins a new one behind the source's last event in the log: somebody else writes under
+    /// this one, because they have a copy of this writer's state. What was stored stays remembered.
+    pub async fn begin_anew(&mut self, predecessor: Sha256Digest) -> Result<(), ChainFileError> {
+        let WriterState { last_stored, stored_recently, .. } = self.state.clone();
+        let begun = WriterState::new(new_incarnation(), Some(predecessor));
+        self.change(WriterState { last_stored, stored_recently, ..begun }).await
+    }
+
     /// Writes one event and returns after it is in the log. Settles the event before it first, where its fate is
     /// unknown. Each of the two may take `patience`. Where the event itself is the one in flight, it is sent again
     /// under the expectation it was first sent under: only that makes its fate certain.
@@ -260,7 +268,8 @@ fn is_final(error: &AppendError) -> bool {
         | AppendError::PermissionDenied { .. }
         | AppendError::Refused { .. }
         | AppendError::TooLarge { .. }
-        | AppendError::NoLog { .. } => true,
+        | AppendError::NoLog { .. }
+        | AppendError::NoLeader { .. } => true,
         AppendError::Unknown { .. } => false,
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::connection::{Connection, RequestError};
+use crate::election::{ELECTION_PATIENCE, NoLeader, Repeated, may_pass};
 
 /// The numeric error codes that decisions hang on.
 pub(crate) mod code {
@@ -22,6 +23,20 @@ pub(crate) mod code {
     pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
     /// The same, while another publish on that subject is still under way.
     pub(crate) const WRONG_LAST_SEQUENCE_IN_FLIGHT: u64 = 10164;
+    /// A message with the same id is on its way through the cluster.
+    pub(crate) const SAME_MESSAGE_IN_FLIGHT: u64 = 10158;
+    /// What a cluster says while it elects, or lacks peers, or has too much under way.
+    pub(crate) const PASSING: [u64; 9] = [
+        10004, // the answers of the cluster are incomplete
+        10005, // no suitable peers for placement
+        10007, // not assigned to this server
+        10008, // JetStream system temporarily unavailable
+        10009, // the cluster cannot handle the request
+        10118, // the stream is offline
+        10167, // too many requests under way
+        SAME_MESSAGE_IN_FLIGHT,
+        WRONG_LAST_SEQUENCE_IN_FLIGHT,
+    ];
     /// There is no room for a stream of that size: in the account, on the server, in memory, on disk.
     pub(crate) const NO_ROOM: [u64; 4] = [10002, 10023, 10028, 10047];
 }
@@ -47,6 +62,9 @@ pub enum ApiError {
     /// The server refuses.
     #[error("the server refuses")]
     Refused(#[source] ServerRefusal),
+    /// Nobody led the cluster for as long as that is waited for.
+    #[error(transparent)]
+    NoLeader(#[from] NoLeader),
     /// The answer cannot be read.
     #[error("the answer on `{subject}` cannot be read")]
     Malformed {
@@ -56,6 +74,13 @@ pub enum ApiError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+impl ApiError {
+    /// Whether nobody answered in time.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Request(RequestError::TimedOut { .. }))
+    }
 }
 
 #[derive(Deserialize)]
@@ -74,8 +99,32 @@ pub(crate) struct PublishAck {
     pub(crate) duplicate: bool,
 }
 
-/// Asks `$JS.API.<operation>` with a JSON body.
+/// Asks `$JS.API.<operation>` with a JSON body. While a cluster elects a leader it is asked again, at most for
+/// [`ELECTION_PATIENCE`]; every operation comes to the same when it is done twice.
 pub(crate) async fn api_request<T: DeserializeOwned>(
+    connection: &Connection,
+    operation: &str,
+    body: &impl Serialize,
+) -> Result<T, ApiError> {
+    let mut repeated = Repeated::at_most(ELECTION_PATIENCE);
+    loop {
+        let error = match api_request_once(connection, operation, body).await {
+            Err(error) if may_pass(&error, connection.is_clustered()) => error,
+            ended => return ended,
+        };
+        let subject = format!("$JS.API.{operation}");
+        if error.is_silence() {
+            repeated.note_silence(connection).await;
+        }
+        tracing::debug!(subject, %error, "the cluster has no leader yet; asked again");
+        if !repeated.again(connection).await {
+            return Err(NoLeader { subject, waited: repeated.waited(), source: Box::new(error) }.into());
+        }
+    }
+}
+
+/// The same, asked once: for what may as well stay undone.
+pub(crate) async fn api_request_once<T: DeserializeOwned>(
     connection: &Connection,
     operation: &str,
     body: &impl Serialize,

@@ -17,6 +17,7 @@ pub mod connection_settings;
 mod direct_get;
 pub mod durability;
 mod durable_file;
+pub mod election;
 pub mod embedded_server;
 pub mod empty_variables;
 pub mod epoch;

@@ -5,16 +5,19 @@
 //! ```
 //!
 //! A crash between any two of these steps repeats the one it interrupted and loses or doubles nothing. The last step waits
-//! for the next event, or for a moment without any. Offline, the queue grows to [`MAX_WAITING`]; then `record` refuses, and says so.
+//! for the next event, or for a moment without any. Offline, the queue grows to its limit ([`MAX_WAITING`] unless said
+//! otherwise); then `record` refuses, and says so.
 
+mod clock_watch;
 mod next_step;
 mod queue;
 mod status;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use chrono::Utc;
 use rand::RngExt as _;
 use shared::daemon::ErrorChain;
 use shared::daemon::crash_point::CrashPoint;
@@ -29,10 +32,11 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::next_step::{NextStep, next_step};
+use self::clock_watch::ClockWatch;
+use self::next_step::{NextStep, lost_events, next_step, written_by_a_copy};
 use self::queue::Queue;
 pub use self::queue::{MAX_WAITING, QueueError};
-pub use self::status::{OutboxStatus, Rival};
+pub use self::status::{CopiedState, LostEvents, OutboxStatus, Rival};
 use crate::event_log::{EventLog, Expectation, ReadError};
 use crate::event_writer::{ChainFileError, EventWriter};
 
@@ -79,7 +83,8 @@ struct Inner {
     recorded_before: Vec<EventId>,
     /// Locked by whoever runs: there is one writer.
     writer: Mutex<EventWriter>,
-    incarnation: Incarnation,
+    /// Ends only where a copy of this outbox is noticed.
+    incarnation: RwLock<Incarnation>,
     recorded: Notify,
     status: watch::Sender<OutboxStatus>,
 }
@@ -88,9 +93,14 @@ impl Outbox {
     /// Opens a node's outbox, or makes a new one with a new incarnation. Blocks on the disk; one process at a time can
     /// have it open.
     pub fn open(directory: &Path, node: NodeName) -> Result<Self, OutboxError> {
+        Self::open_with_limit(directory, node, MAX_WAITING)
+    }
+
+    /// The same where at most so many events may wait. More that are there already stay.
+    pub fn open_with_limit(directory: &Path, node: NodeName, most_waiting: usize) -> Result<Self, OutboxError> {
         let mut writer = EventWriter::open(directory, Source::Node(node.clone())).map_err(OutboxError::Writer)?;
         writer.defer_confirmations();
-        let queue = Queue::open(directory, MAX_WAITING).map_err(OutboxError::Queue)?;
+        let queue = Queue::open(directory, most_waiting).map_err(OutboxError::Queue)?;
         let mut recorded_before = writer.stored_recently().to_vec();
         for stored in &recorded_before {
             // A process ended between storing it and removing its entry, or could not remove it.
@@ -106,16 +116,17 @@ impl Outbox {
             queue,
             recorded_before,
             writer: Mutex::new(writer),
-            incarnation,
+            incarnation: RwLock::new(incarnation),
             recorded: Notify::new(),
             status,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The incarnation that this outbox writes under.
+    /// The incarnation that this outbox writes under now. It changes only where another process is noticed that writes with
+    /// a copy of this outbox: see [`OutboxStatus::copied`].
     pub fn incarnation(&self) -> Incarnation {
-        self.inner.incarnation
+        *self.inner.incarnation.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How the outbox is doing, and each change of it.
@@ -161,7 +172,14 @@ impl Outbox {
     /// connection's request time. One task runs this; a second waits for the first to end.
     pub async fn run(&self, log: &EventLog, stop: CancellationToken) {
         let mut writer = self.inner.writer.lock().await;
-        let mut sending = Sending { inner: Arc::clone(&self.inner), log, writer: &mut writer, last: None };
+        let mut sending = Sending {
+            inner: Arc::clone(&self.inner),
+            log,
+            writer: &mut writer,
+            last: None,
+            lost: None,
+            clock: ClockWatch::default(),
+        };
         // A cancelled append leaves its event in flight, on disk, to be settled at the next start.
         stop.run_until_cancelled(sending.run()).await;
         sending.settle().await;
@@ -175,6 +193,9 @@ struct Sending<'a> {
     writer: &'a mut EventWriter,
     /// Sequence of this node's last event in the log, once read.
     last: Option<u64>,
+    /// What the log lacks by what was read, until an append under that knowledge has confirmed it.
+    lost: Option<LostEvents>,
+    clock: ClockWatch,
 }
 
 impl Sending<'_> {
@@ -196,21 +217,39 @@ impl Sending<'_> {
                 self.log.connection().wait_until_connected(LONGEST_PAUSE).await;
                 continue;
             }
+            // One that an earlier attempt may have stored says nothing about now.
+            let (asked, first_sent) = (Utc::now(), self.writer.in_flight().is_none());
             let Some(step) = self.step().await else { continue };
             match step {
                 NextStep::Advance { last } => {
                     self.last = Some(last);
                     pause = FIRST_PAUSE;
+                    let answered = Utc::now();
                     self.advance(last).await;
+                    self.tell_lost();
+                    if first_sent
+                        && !self.has_work()
+                        && let Some(skew) = self.clock.measure(self.log, last, asked, answered).await
+                    {
+                        self.inner.status.send_modify(|status| status.clock = Some(skew));
+                    }
                 }
                 NextStep::Rebase { last, rival } => {
                     self.last = last;
+                    self.lost = None;
                     if let Some(rival) = rival {
                         self.note_rival(rival);
                     }
                     // Two writers that take turns in conflicting are drawn apart.
                     tokio::time::sleep(spread(pause)).await;
                 }
+                NextStep::BeginAnew { last, predecessor } => match self.begin_anew(last, predecessor).await {
+                    Ok(()) => self.last = Some(last),
+                    Err(error) => {
+                        self.block(ErrorChain(&error).to_string());
+                        self.pause(pause).await;
+                    }
+                },
                 NextStep::Wait { reason } => {
                     self.block(reason);
                     self.pause(pause).await;
@@ -254,14 +293,48 @@ impl Sending<'_> {
             return Ok(last);
         }
         let snapshot = self.log.last_of(&[node_filter(&self.inner.node)]).await.map_err(LogEndError::Read)?;
+        self.lost = lost_events(self.writer.chain(), &snapshot.events);
         let newest = snapshot.events.iter().max_by_key(|event| event.stream_sequence);
         if let Some(newest) = newest {
             let predecessor: Sha256Digest = newest.digest();
-            self.writer.continue_after(predecessor).await.map_err(LogEndError::State)?;
+            if snapshot.events.iter().any(|event| written_by_a_copy(self.writer.chain(), event)) {
+                self.begin_anew(newest.stream_sequence, predecessor).await.map_err(LogEndError::State)?;
+            } else {
+                self.writer.continue_after(predecessor).await.map_err(LogEndError::State)?;
+            }
         }
         let last = newest.map_or(0, |event| event.stream_sequence);
         self.last = Some(last);
         Ok(last)
+    }
+
+    /// Leaves the incarnation to whoever has a copy of it, and goes on under a new one.
+    async fn begin_anew(&mut self, stream_sequence: u64, predecessor: Sha256Digest) -> Result<(), ChainFileError> {
+        let shared = self.writer.chain().incarnation;
+        self.writer.begin_anew(predecessor).await?;
+        let begun = self.writer.chain().incarnation;
+        tracing::error!(
+            node.name = %self.inner.node, event.sequence = stream_sequence, %shared, %begun,
+            "a copy of this agent's state directory is in use, or it was put back to an earlier state: the log holds events \
+             of its incarnation that it did not write; it goes on under a new incarnation"
+        );
+        *self.inner.incarnation.write().unwrap_or_else(PoisonError::into_inner) = begun;
+        self.inner.status.send_modify(|status| {
+            status.copied = Some(CopiedState { shared, begun, stream_sequence });
+            status.rival = Some(Rival { incarnation: Some(shared), stream_sequence });
+            status.rivals_noticed += 1;
+        });
+        Ok(())
+    }
+
+    fn tell_lost(&mut self) {
+        if let Some(lost) = self.lost.take() {
+            tracing::error!(
+                node.name = %self.inner.node, confirmed = lost.confirmed, found = lost.found,
+                "the log does not hold any more what it had confirmed of this node's events"
+            );
+            self.inner.status.send_modify(|status| status.lost = Some(lost));
+        }
     }
 
     async fn advance(&self, last: u64) {

@@ -11,6 +11,7 @@ mod object_meta;
 mod object_reader;
 mod object_writer;
 mod orphans;
+mod repeated_put;
 mod tamper;
 
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub use self::orphans::{OrphanError, OrphanedWrite, OrphanedWrites};
 pub use self::tamper::{TamperError, Tampering};
 use crate::connection::Connection;
 use crate::direct_get::{self, DirectGetError, DirectGetRequest, MAX_BATCH, MAX_BATCH_BYTES};
-use crate::jetstream_api::{ApiError, PublishAck, api_request, publish};
+use crate::jetstream_api::{ApiError, PublishAck, api_request_once, publish};
 use crate::layout::release_stream;
 
 /// Size of every chunk but an object's last, where the server takes messages of that size. Each is synced on its own, so
@@ -192,7 +193,7 @@ impl ReleaseStore {
         struct Purged {}
         let operation = format!("STREAM.PURGE.{}", release_stream());
         let filter = serde_json::json!({ "filter": object_meta::chunk_subject(nuid) });
-        api_request::<Purged>(&self.connection, &operation, &filter).await.map(|Purged {}| ())
+        api_request_once::<Purged>(&self.connection, &operation, &filter).await.map(|Purged {}| ())
     }
 }
 

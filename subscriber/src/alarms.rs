@@ -27,6 +27,10 @@ pub(crate) enum Subject {
     Rival,
     /// Events do not get through.
     Outbox,
+    /// The log lacks events that it had confirmed.
+    LostEvents,
+    /// The server's clock and this machine's differ.
+    Clock,
     /// Live messages do not arrive.
     Feed,
     /// The application could not be told of a switch.

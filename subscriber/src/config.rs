@@ -76,6 +76,14 @@ pub struct AgentArguments {
     #[command(flatten)]
     pub log_check: LogCheckArguments,
 
+    /// Most events that may wait on disk while the log cannot be reached: 16 to 1000000. Beyond that, switches are summed up,
+    /// and everything else is in this log only
+    #[arg(
+        long, env = "DEMON_OUTBOX_LIMIT", value_name = "COUNT", default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(16..=1_000_000)
+    )]
+    pub outbox_limit: u32,
+
     /// What is done about bytes that are not as announced.
     #[command(flatten)]
     pub integrity: IntegrityArguments,
@@ -134,6 +142,8 @@ pub struct AgentConfig {
     /// The log's checkpoints.
     #[serde(flatten)]
     pub log_check: LogCheckConfig,
+    /// Most events that may wait on disk.
+    pub outbox_limit: u32,
     /// What is done about bytes that are not as announced.
     pub integrity: IntegrityConfig,
     /// Reading large releases together with other nodes.
@@ -184,6 +194,7 @@ impl AgentArguments {
             emergency,
             after_switch: after_switch?,
             log_check: log_check?,
+            outbox_limit: self.outbox_limit,
             integrity: integrity?,
             multicast: multicast?,
             http: http?,

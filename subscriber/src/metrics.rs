@@ -11,6 +11,7 @@ use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_h
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use shared::identifiers::BundleName;
+use streams::outbox::OutboxStatus;
 
 use crate::agent_view::{AgentView, BundleState};
 use crate::config::AgentConfig;
@@ -28,6 +29,8 @@ const SKIPPED: &str = "demon_bundle_verification_skipped";
 const CONNECTED: &str = "demon_agent_connected";
 const WAITING_EVENTS: &str = "demon_agent_outbox_events";
 const MULTICAST: &str = "demon_agent_multicast_bytes_total";
+const REFUSED_EVENTS: &str = "demon_agent_outbox_refused_events_total";
+const CLOCK_SKEW: &str = "demon_agent_server_clock_skew_seconds";
 const REFUSED: &str = "demon_agent_refused_requests_total";
 const BUILD: &str = "demon_agent_build_info";
 const SECONDS_AN_HOUR: f64 = 3600.0;
@@ -226,10 +229,26 @@ fn describe() {
     for reason in ["missing", "wrong"] {
         counter!(REFUSED, "reason" => reason).increment(0);
     }
+    describe_counter!(REFUSED_EVENTS, "Events that could not be recorded and are in the agent's log only");
+    counter!(REFUSED_EVENTS).absolute(0);
+    describe_gauge!(
+        CLOCK_SKEW,
+        "How far the server's clock is ahead of this machine's, by an event that was just stored"
+    );
+    gauge!(CLOCK_SKEW).set(0.0);
     describe_gauge!(BUILD, "Always 1; the label is the agent's version");
     crate::reconcile::log_watch::describe_metrics();
     crate::wire_bytes::describe_metrics();
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// Notes what the node's outbox has found out.
+pub(crate) fn note_outbox(status: &OutboxStatus) {
+    counter!(REFUSED_EVENTS).absolute(status.refused);
+    if let Some(clock) = status.clock {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a clock fit a double exactly")]
+        gauge!(CLOCK_SKEW).set(clock.milliseconds as f64 / 1000.0);
+    }
 }
 
 fn show(views: &[AgentView], stale_after: TimeDelta, now: DateTime<Utc>) {

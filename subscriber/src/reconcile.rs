@@ -114,7 +114,9 @@ pub(crate) async fn run(
     let last = AgentPresence::find(&config.bundles.state_dir).and_then(|presence| presence.facts);
     check_same_owner(last.as_ref(), &config.bundles.bundles)?;
     directory.introduce(&facts_of(&config))?;
-    let outbox = Outbox::open(&directory.outbox(), config.node.clone()).map_err(AgentError::Outbox)?;
+    let limit = usize::try_from(config.outbox_limit).unwrap_or(usize::MAX);
+    let outbox =
+        Outbox::open_with_limit(&directory.outbox(), config.node.clone(), limit).map_err(AgentError::Outbox)?;
     // Returns at once; connecting goes on behind the look into the caches.
     let connection = Connection::open_and_retry(&config.connection).await.map_err(AgentError::Connect)?;
     tracing::info!(

@@ -63,6 +63,7 @@ impl Recorder {
     /// Works until every way to it is dropped and everything that was said is durable.
     pub(crate) async fn run(mut self) {
         let mut entries = Vec::with_capacity(QUEUE);
+        let mut refused = 0_u64;
         // What came while the disk was busy is made durable together.
         while self.queue.recv_many(&mut entries, QUEUE).await > 0 {
             let (drafts, asking): (Vec<_>, Vec<_>) = entries
@@ -75,11 +76,22 @@ impl Recorder {
             for (recorded, (event_type, durable)) in self.outbox.record_all(drafts).await.into_iter().zip(asking) {
                 match recorded {
                     Ok(()) => {
+                        if refused > 0 {
+                            tracing::warn!(refused, "events are recorded again; so many before are in this log only");
+                            refused = 0;
+                        }
                         // Whoever asked may have been dropped since.
                         let _ = durable.map(|durable| durable.send(()));
                     }
                     Err(error) => {
-                        tracing::error!(event.kind = %event_type, error = %ErrorChain(&error), "an event is not recorded");
+                        let error = ErrorChain(&error);
+                        // The first of a row says why; how many there were is said once one is recorded again.
+                        if refused == 0 {
+                            tracing::error!(event.kind = %event_type, %error, "an event is not recorded");
+                        } else {
+                            tracing::debug!(event.kind = %event_type, %error, "an event is not recorded");
+                        }
+                        refused += 1;
                     }
                 }
             }

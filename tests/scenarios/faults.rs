@@ -3,11 +3,17 @@
 
 mod broken_lines;
 mod cluster;
+mod damaged_copies;
 mod damaged_store;
+mod elections;
 mod full_disks;
+mod full_outboxes;
+mod misbehaving_peers;
 mod odd_nodes;
+mod random_cluster_run;
 mod random_run;
 mod server_killed;
+mod wrong_clocks;
 
 use std::path::Path;
 use std::process::Output;

@@ -135,4 +135,5 @@ mod unverified;
 #[cfg(test)]
 mod up;
 #[cfg(test)]
+mod user_errors;
 mod withdrawal;

@@ -29,6 +29,8 @@ pub enum Fault {
     Blackhole,
     /// What the client sends arrives, what the server answers does not.
     HalfOpen,
+    /// What the server sends arrives, what the client sends does not.
+    Deaf,
     /// Each piece takes so long.
     Delay(Duration),
     /// So many bytes a second in each direction of each connection.
@@ -167,13 +169,14 @@ async fn pass(
         let open = own.wait_for(|line| match line.fault {
             Fault::Blackhole => false,
             Fault::HalfOpen => direction == Direction::ToServer,
+            Fault::Deaf => direction == Direction::ToClient,
             Fault::None | Fault::Cut | Fault::Delay(_) | Fault::Limit(_) => true,
         });
         let fault = open.await.map_err(|_| io::ErrorKind::BrokenPipe)?.fault;
         match fault {
             Fault::Delay(delay) => sleep(delay).await,
             Fault::Limit(rate) => sleep(Duration::from_secs(1).mul_f64(share(length, rate))).await,
-            Fault::None | Fault::Cut | Fault::Blackhole | Fault::HalfOpen => {}
+            Fault::None | Fault::Cut | Fault::Blackhole | Fault::HalfOpen | Fault::Deaf => {}
         }
         let whole = &piece[..length];
         if direction == Direction::ToClient {

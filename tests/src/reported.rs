@@ -70,11 +70,7 @@ pub fn download_failed(tag: &str) -> DownloadFailed {
 /// A report of some kind about a bundle: switches up to 3, then attempts, stagings, failures, fallbacks, reverts, tampering.
 pub fn any_report(kind: u64, bundle: &str, tag: &str, epoch: u64) -> BundleEvent {
     let (tree_digest, remediation) = (Sha256Digest::of(tag.as_bytes()), "put it right".to_owned());
-<<<<<<< HEAD
-    let bundle = bundle.parse().expect("a valid bundle name");
-=======
     let bundle: BundleName = bundle.parse().expect("a valid bundle name");
->>>>>>> six
     let tag: Tag = tag.parse().expect("a valid tag");
     match kind {
         0..4 => Loaded { bundle, ..loaded(tag.as_str(), epoch) }.into(),

@@ -16,7 +16,7 @@ use streams::layout::{Layout, LayoutLimits, ensure};
 use streams::secret::Secret;
 
 use crate::agent::{Agent, AgentDirectories};
-use crate::cluster::start_cluster;
+use crate::cluster::{Routes, start_cluster};
 use crate::raw_client::{Login, RawClient};
 use crate::reserved_port::ReservedPort;
 use crate::server::{Server, ServerSetup};
@@ -30,6 +30,7 @@ pub struct World {
     pub server: Server,
     /// The other servers of a cluster.
     pub peers: Vec<Server>,
+    routes: Option<Routes>,
     accounts: Accounts,
     address: Option<String>,
 }
@@ -56,7 +57,7 @@ impl World {
         let older = config.replace(", \"multicast.BUNDLES.>\"", "");
         assert_ne!(config, older, "the right has another form");
         let server = Server::start(ServerSetup { accounts: older, ..ServerSetup::default() }).await;
-        let world = Self { server, peers: Vec::new(), accounts, address: None };
+        let world = Self { server, peers: Vec::new(), routes: None, accounts, address: None };
         world.provision().await;
         world
     }
@@ -66,7 +67,7 @@ impl World {
         let accounts = Accounts::generate(nodes.iter().map(|name| node_name(name)));
         let config = format!("{}\nhttp: \"127.0.0.1:-1\"\n", accounts.render());
         let server = Server::start(ServerSetup { accounts: config, ..ServerSetup::default() }).await;
-        let world = Self { server, peers: Vec::new(), accounts, address: None };
+        let world = Self { server, peers: Vec::new(), routes: None, accounts, address: None };
         world.provision().await;
         world
     }
@@ -84,15 +85,15 @@ impl World {
     async fn build(nodes: &[&str], tls: Option<ServerTls>, port: Option<ReservedPort>) -> Self {
         let accounts = Accounts::generate(nodes.iter().map(|name| node_name(name)));
         let server = Server::start(ServerSetup { accounts: accounts.render(), tls, port, route: None }).await;
-        Self { server, peers: Vec::new(), accounts, address: None }
+        Self { server, peers: Vec::new(), routes: None, accounts, address: None }
     }
 
     /// Three servers in a cluster, with three copies of every stream. Each keeps its port over a kill.
     pub async fn cluster(nodes: &[&str]) -> Self {
         let accounts = Accounts::generate(nodes.iter().map(|name| node_name(name)));
-        let mut servers = start_cluster(&accounts.render()).await;
+        let (mut servers, routes) = start_cluster(&accounts.render()).await;
         let server = servers.remove(0);
-        let world = Self { server, peers: servers, accounts, address: None };
+        let world = Self { server, peers: servers, routes: Some(routes), accounts, address: None };
         provision_copies(&world.operator().await, 3).await;
         world
     }
@@ -113,9 +114,22 @@ impl World {
         std::iter::once(&self.server).chain(&self.peers)
     }
 
+    /// The lines between the servers of a cluster.
+    ///
+    /// # Panics
+    /// Where there is one server only.
+    pub fn routes(&self) -> &Routes {
+        self.routes.as_ref().expect("this world has a cluster")
+    }
+
     /// One of them, counted from 0.
     pub fn server_at(&mut self, place: usize) -> &mut Server {
         if place == 0 { &mut self.server } else { &mut self.peers[place - 1] }
+    }
+
+    /// The same, to look at.
+    pub fn server_ref(&self, place: usize) -> &Server {
+        if place == 0 { &self.server } else { &self.peers[place - 1] }
     }
 
     /// Creates the streams and starts the log's epoch, as an operator.

@@ -58,7 +58,7 @@ pub(crate) async fn connect(settings: &ConnectionSettings) -> (Vec<Check>, Optio
                     let remedy = "check that the file exists and that you may read it";
                     vec![not(REACHABLE, "no login to connect with"), Check::no(LOGIN, detail, remedy)]
                 }
-                ConnectError::Tls { .. } => {
+                ConnectError::Tls { .. } | ConnectError::TlsFile { .. } => {
                     let remedy = "check NATS_TLS_CA, NATS_TLS_CERT and NATS_TLS_KEY, and the server's certificate";
                     vec![Check::no(REACHABLE, detail, remedy), not(LOGIN, "NATS was not reached")]
                 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::{ArgAction, Args};
 use publisher::author::Author;
-use publisher::config::{TriggerArgument, parse_time};
+use publisher::config::{DurabilityArguments, TriggerArgument, parse_time};
 use publisher::contracts_bundle::CONTRACTS_BUNDLE;
 use publisher::delta::MOST_DELTAS;
 use publisher::git_facts::is_commit_sum;
@@ -143,6 +143,9 @@ pub(crate) struct PublishingArguments {
 
     // Last, because the options after it would be shown under its heading.
     #[command(flatten)]
+    pub(super) durability: DurabilityArguments,
+
+    #[command(flatten)]
     pub(super) connection: ConnectionArguments,
 }
 
@@ -168,6 +171,7 @@ impl PublishingArguments {
             "dry_run": self.dry_run,
             "reason": self.reason(),
             "replicas": self.replicas,
+            "durability": self.durability.checked()?,
             "output": self.output,
             "connection": operator::connection_settings(&self.connection)?,
         }))
@@ -180,6 +184,9 @@ impl PublishingArguments {
             return Some(format!(
                 "compatibility is known of contracts only: `{bundle}` takes neither --require-compatible nor --base"
             ));
+        }
+        if let Err(faults) = self.durability.checked() {
+            return Some(faults.to_string());
         }
         if self.base().is_some() && !self.require_compatible && !self.dry_run {
             return Some("--base says what to compare with: it needs --require-compatible or --dry-run".to_owned());

@@ -40,6 +40,13 @@ fn as_text<S: Serializer>(url: &Option<Url>, serializer: S) -> Result<S::Ok, S::
 }
 
 impl DurabilityArguments {
+    /// Checks them by themselves.
+    pub fn checked(&self) -> Result<DurabilityConfig, ConfigFaults> {
+        let mut faults = ConfigFaults::default();
+        let config = self.check(&mut faults);
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
     pub(super) fn check(&self, faults: &mut ConfigFaults) -> DurabilityConfig {
         let given = self.nats_monitor_url.as_ref().filter(|text| !text.is_empty());
         let url = given.and_then(|text| faults.take(MONITOR_URL, parse_monitor_url(text)));

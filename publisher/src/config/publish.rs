@@ -7,6 +7,7 @@ use shared::event::Trigger;
 use shared::identifiers::Tag;
 
 use super::TriggerArgument;
+use super::durability::{DurabilityArguments, DurabilityConfig};
 use super::faults::{ConfigFaults, given, shown};
 use super::publisher::{PublisherArguments, PublisherConfig};
 
@@ -30,6 +31,10 @@ pub struct PublishArguments {
     #[arg(long, env = "DEMON_FORCE_RELEASE", value_parser = clap::builder::BoolishValueParser::new())]
     pub force: bool,
 
+    /// What is asked of the server first.
+    #[command(flatten)]
+    pub durability: DurabilityArguments,
+
     /// What to publish.
     #[command(flatten)]
     pub publisher: PublisherArguments,
@@ -49,6 +54,9 @@ pub struct PublishConfig {
     pub trigger: Trigger,
     /// Release also unchanged content.
     pub force: bool,
+    /// What is asked of the server first.
+    #[serde(flatten)]
+    pub durability: DurabilityConfig,
 }
 
 impl PublishArguments {
@@ -59,9 +67,11 @@ impl PublishArguments {
         let tag = given(self.tag.as_ref()).and_then(|tag| faults.take("--tag (DEMON_PUBLISHER_TAG)", tag.parse()));
         let timestamp = given(self.timestamp.as_ref())
             .and_then(|time| faults.take("--timestamp (SOURCE_DATE_EPOCH)", parse_time(time)));
+        let durability = self.durability.check(&mut faults);
         match publisher {
             Some(publisher) if faults.is_empty() => {
-                Ok(PublishConfig { publisher, tag, timestamp, trigger: self.trigger.into(), force: self.force })
+                let (trigger, force) = (self.trigger.into(), self.force);
+                Ok(PublishConfig { publisher, tag, timestamp, trigger, force, durability })
             }
             Some(_) | None => Err(faults),
         }

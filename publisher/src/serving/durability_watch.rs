@@ -99,10 +99,3 @@ impl DurabilityWatch {
         self.told = warnings.iter().map(|warning| warning.kind).collect();
     }
 }
-
-/// Why a server is refused where durability is required, in one line.
-pub(super) fn refusal(warnings: &[DurabilityWarning]) -> Option<String> {
-    let texts: Vec<&str> =
-        warnings.iter().filter(|warning| warning.kind.refuses()).map(|warning| warning.text.as_str()).collect();
-    (!texts.is_empty()).then(|| texts.join("; "))
-}

@@ -18,12 +18,13 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint_schedule::CheckpointSchedule;
-use super::durability_watch::{DurabilityWatch, refusal};
+use super::durability_watch::DurabilityWatch;
 use super::finished_run::{FinishedRun, RunResult};
 use super::run_queue::{QueuedRun, RunQueue};
 use super::service_metrics::{MetricsError, ServiceMetrics, count_missed, count_run};
 use super::service_status::StatusBoard;
 use crate::config::{ServeConfig, SourceConfig};
+use crate::durability_gate::refusal;
 use crate::http_api::{HttpApi, HttpServer, ListenError};
 use crate::progress::Progress;
 use crate::publish_cycle::ReleasePolicy;

@@ -81,6 +81,7 @@ pub(super) async fn explain_outages(
                     ConnectError::CredentialsRefused { .. } => ServerFault::CredentialsRefused { reason },
                     ConnectError::Unreachable { .. }
                     | ConnectError::Tls { .. }
+                    | ConnectError::TlsFile { .. }
                     | ConnectError::CredentialsFile { .. } => ServerFault::ConnectFailed { reason },
                 };
                 tracing::warn!("nats: {fault}; trying again");

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{DurabilityFacts, OLDEST_SERVER, StreamFacts, SyncPolicy};
+use super::{ClockSkew, DurabilityFacts, OLDEST_SERVER, StreamFacts, SyncPolicy};
 
 /// A stream this full is reported: there is time left to make room.
 const NEARLY_FULL: f64 = 0.8;
@@ -113,15 +113,21 @@ pub fn judge(facts: &DurabilityFacts) -> Vec<DurabilityWarning> {
             );
         }
     }
-    if let Some(clock) = facts.clock.filter(|clock| clock.milliseconds.abs() - clock.uncertainty > MOST_SKEW) {
-        let (side, difference) =
-            if clock.milliseconds > 0 { ("ahead of", clock.milliseconds) } else { ("behind", -clock.milliseconds) };
-        say(
-            WarningKind::ClockSkew,
-            format!("the server's clock is {difference} ms {side} this machine's: set both by NTP"),
-        );
+    if let Some(text) = facts.clock.and_then(clock_warning) {
+        say(WarningKind::ClockSkew, text);
     }
     warnings
+}
+
+/// What is to be said of clocks that differ by more than five seconds, beyond what the measurement may be off by.
+pub fn clock_warning(clock: ClockSkew) -> Option<String> {
+    let (side, difference) = if clock.milliseconds > 0 {
+        ("ahead of", clock.milliseconds)
+    } else {
+        ("behind", clock.milliseconds.saturating_neg())
+    };
+    (difference.saturating_sub(clock.uncertainty) > MOST_SKEW)
+        .then(|| format!("the server's clock is {difference} ms {side} this machine's: set both by NTP"))
 }
 
 /// Why a server of this version cannot be used; a version that cannot be read is let pass.
@@ -137,7 +143,6 @@ pub fn too_old(version: &str) -> Option<String> {
 mod tests {
     use chrono::{DateTime, TimeDelta};
 
-    use super::super::ClockSkew;
     use super::*;
 
     fn good() -> DurabilityFacts {

@@ -15,15 +15,12 @@ use shared::event_envelope::CONTENT_TYPE;
 use shared::identifiers::NodeName;
 use shared::subjects::{EVENT_STREAM, node_filter};
 use thiserror::Error;
-use tokio::time::Instant;
 
 use super::{EventLog, ReadError, Reader};
 use crate::connection::RequestError;
+use crate::election::{NoLeader, Repeated, may_pass};
 use crate::jetstream_api::{ApiError, PublishAck, ServerRefusal, code, publish};
 use crate::stored_event::StoredEvent;
-
-/// Before a request is repeated that a cluster refuses because another one is under way.
-const CONTENTION_PAUSE: Duration = Duration::from_millis(20);
 
 /// What must be true of the log for an append to be accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +113,15 @@ pub enum AppendError {
         /// The event's subject.
         subject: String,
     },
+    /// The cluster had nobody to take it for as long as that was tried. The event is not in the log.
+    #[error("the event on `{subject}` was not taken")]
+    NoLeader {
+        /// The event's subject.
+        subject: String,
+        /// How long it was tried, and what was met.
+        #[source]
+        source: NoLeader,
+    },
     /// The event may or may not be in the log, now or a moment later. Only the same bytes may be sent again.
     #[error("whether the event on `{subject}` was stored is unknown")]
     Unknown {
@@ -133,6 +139,9 @@ pub enum UnknownCause {
     /// The last attempt got no usable answer.
     #[error("the last attempt got no usable answer")]
     Attempt(#[source] ApiError),
+    /// The cluster did not confirm it: it elects a leader or lacks a majority.
+    #[error(transparent)]
+    NoLeader(NoLeader),
     /// The log could not be looked through after a conflict.
     #[error("the log could not be looked through after a conflict")]
     Look(#[source] ReadError),
@@ -176,7 +185,7 @@ impl EventLog {
         expectation: &Expectation,
         patience: Duration,
     ) -> Result<Appended, AppendError> {
-        let deadline = Instant::now() + patience;
+        let mut repeated = Repeated::at_most(patience);
         let subject = event.subject.to_string();
         let payload = Bytes::copy_from_slice(&event.bytes);
         // Once an attempt's fate is unknown, no later refusal proves that the event is not stored.
@@ -191,15 +200,37 @@ impl EventLog {
                     Err(AppendError::Unknown { source, .. }) => *source,
                     resolved => return resolved,
                 },
-                Answer::NotStored(error) if !uncertain => return Err(not_stored(subject, error)),
-                Answer::NotStored(error) | Answer::Unknown(error) => UnknownCause::Attempt(error),
+                Answer::NotStored(error) if uncertain => self.unconfirmed(&subject, error, &repeated),
+                Answer::NotStored(error) if !may_pass(&error, self.connection.is_clustered()) => {
+                    return Err(not_stored(subject, error));
+                }
+                // Certainly not stored yet, and perhaps a moment later: a leader is elected.
+                Answer::NotStored(error) => {
+                    if repeated.again(&self.connection).await {
+                        continue;
+                    }
+                    let source = Box::new(error);
+                    let source = NoLeader { subject: subject.clone(), waited: repeated.waited(), source };
+                    return Err(AppendError::NoLeader { subject, source });
+                }
+                Answer::Unknown(error) => self.unconfirmed(&subject, error, &repeated),
             };
             uncertain = true;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !self.connection.wait_until_connected(left).await {
+            if matches!(&cause, UnknownCause::NoLeader(none) if none.source.is_silence()) {
+                repeated.note_silence(&self.connection).await;
+            }
+            if !repeated.again(&self.connection).await {
                 return Err(AppendError::Unknown { subject, source: Box::new(cause) });
             }
-            tokio::time::sleep(CONTENTION_PAUSE.min(left)).await;
+        }
+    }
+
+    fn unconfirmed(&self, subject: &str, error: ApiError, repeated: &Repeated) -> UnknownCause {
+        if may_pass(&error, self.connection.is_clustered()) {
+            let (subject, source) = (subject.to_owned(), Box::new(error));
+            UnknownCause::NoLeader(NoLeader { subject, waited: repeated.waited(), source })
+        } else {
+            UnknownCause::Attempt(error)
         }
     }
 
@@ -251,7 +282,9 @@ fn interpret(answer: Result<PublishAck, ApiError>) -> Answer {
         Ok(ack) => Answer::Stored(Appended { stream_sequence: ack.sequence, already_there: ack.duplicate }),
         Err(ApiError::Refused(refusal)) => match refusal.err_code {
             code::WRONG_LAST_SEQUENCE => Answer::Conflict,
-            code::WRONG_LAST_SEQUENCE_IN_FLIGHT => Answer::Unknown(ApiError::Refused(refusal)),
+            code::WRONG_LAST_SEQUENCE_IN_FLIGHT | code::SAME_MESSAGE_IN_FLIGHT => {
+                Answer::Unknown(ApiError::Refused(refusal))
+            }
             _ => Answer::NotStored(ApiError::Refused(refusal)),
         },
         Err(ApiError::Request(error)) => match error {
@@ -260,7 +293,7 @@ fn interpret(answer: Result<PublishAck, ApiError>) -> Answer {
             | RequestError::TooLarge { .. } => Answer::NotStored(ApiError::Request(error)),
             RequestError::TimedOut { .. } | RequestError::Closed => Answer::Unknown(ApiError::Request(error)),
         },
-        Err(error @ ApiError::Malformed { .. }) => Answer::Unknown(error),
+        Err(error @ (ApiError::Malformed { .. } | ApiError::NoLeader(_))) => Answer::Unknown(error),
     }
 }
 
@@ -270,7 +303,9 @@ fn not_stored(subject: String, error: ApiError) -> AppendError {
         ApiError::Request(RequestError::PermissionDenied { .. }) => AppendError::PermissionDenied { subject },
         ApiError::Request(RequestError::NoResponders { .. }) => AppendError::NoLog { subject },
         ApiError::Request(RequestError::TooLarge { size, .. }) => AppendError::TooLarge { subject, size },
-        ApiError::Request(RequestError::TimedOut { .. } | RequestError::Closed) | ApiError::Malformed { .. } => {
+        ApiError::Request(RequestError::TimedOut { .. } | RequestError::Closed)
+        | ApiError::NoLeader(_)
+        | ApiError::Malformed { .. } => {
             AppendError::Unknown { subject, source: Box::new(UnknownCause::Attempt(error)) }
         }
     }
@@ -293,6 +328,7 @@ mod tests {
         let subject = || "s".to_owned();
         assert!(matches!(interpret(refused(10071)), Answer::Conflict));
         assert!(matches!(interpret(refused(10164)), Answer::Unknown(_)));
+        assert!(matches!(interpret(refused(10158)), Answer::Unknown(_)));
         assert!(matches!(interpret(refused(10077)), Answer::NotStored(_)));
         assert!(matches!(
             interpret(failed(RequestError::PermissionDenied { subject: subject() })),

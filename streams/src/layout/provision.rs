@@ -144,6 +144,8 @@ fn api_error(declared: &Config, source: ApiError) -> LayoutError {
         ApiError::Refused(refusal) if code::NO_ROOM.contains(&refusal.err_code) => {
             LayoutError::NoRoom { stream, max_bytes: declared.max_bytes, source }
         }
-        ApiError::Refused(_) | ApiError::Request(_) | ApiError::Malformed { .. } => LayoutError::Api { stream, source },
+        ApiError::Refused(_) | ApiError::Request(_) | ApiError::NoLeader(_) | ApiError::Malformed { .. } => {
+            LayoutError::Api { stream, source }
+        }
     }
 }

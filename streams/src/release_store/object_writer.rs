@@ -188,7 +188,9 @@ impl ReleaseStore {
                     self.forget(&meta.nuid).await;
                     return Err(PutError::Meta { name, source: error });
                 }
-                ApiError::Refused(_) | ApiError::Request(_) | ApiError::Malformed { .. } => uncertain = true,
+                ApiError::Refused(_) | ApiError::Request(_) | ApiError::NoLeader(_) | ApiError::Malformed { .. } => {
+                    uncertain = true;
+                }
             }
             let limit = self.connection.request_timeout();
             attempts_left -= 1;

@@ -31,6 +31,8 @@ impl Agent {
             self.alarms.raise(Subject::Log, text);
             return Err(self.pause());
         }
+        // It changes where somebody is noticed who writes with a copy of the state directory.
+        self.question.incarnation = self.outbox.incarnation();
         let answer = tokio::select! {
             answer = self.question.ask(&self.log, &self.state.position, &extent) => answer,
             // What is to be done about that needs no answer.
@@ -67,8 +69,9 @@ impl Agent {
             }
             Ok(Answer::Outdated { up_to_sequence }) => {
                 let since = *self.outdated_since.get_or_insert_with(Instant::now);
+                let seen = self.state.position.read_up_to;
+                tracing::debug!(up_to_sequence, seen, "an answer is older than what was seen and is not believed");
                 if since.elapsed() >= LAG_TOLERATED {
-                    let seen = self.state.position.read_up_to;
                     self.alarms.raise(
                         Subject::Outdated,
                         format!(
@@ -107,6 +110,7 @@ impl Agent {
         if position.epoch != Some(reading.epoch) {
             if let Some(old) = position.epoch {
                 tracing::warn!(old = %old, new = %reading.epoch, "the log was restored: it is read anew");
+                self.node_alarms.log_was_restored();
             }
             position.enter_epoch(reading.epoch);
             let head = match &reading.head {

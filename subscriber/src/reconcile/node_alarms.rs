@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use shared::identifiers::{Incarnation, NodeName};
 use streams::connection::Connection;
-use streams::outbox::Outbox;
+use streams::durability::clock_warning;
+use streams::outbox::{CopiedState, LostEvents, Outbox};
 use tokio::time::Instant;
 
 use crate::alarms::{Alarms, Subject};
+use crate::metrics::note_outbox;
 
 /// How long another agent under this node's name is an alarm after it last wrote.
 const RIVAL_MEMORY: Duration = Duration::from_mins(10);
@@ -25,6 +27,8 @@ pub(super) struct NodeAlarms {
 #[derive(Debug, Default)]
 struct Noticed {
     rivalry: Rivalry,
+    /// The log has begun a new epoch since the start: that it lacks events of before is said by it.
+    restored: bool,
     alarms: Alarms,
 }
 
@@ -57,12 +61,14 @@ impl Rivalry {
     }
 
     /// What operators are told, as long as there is something to tell.
-    fn alarm(&self, node: &NodeName, own: Incarnation, now: Instant) -> Option<String> {
+    fn alarm(&self, node: &NodeName, copied: Option<&CopiedState>, now: Instant) -> Option<String> {
         let (writer, _) = self.last.filter(|(_, until)| now < *until)?;
-        if writer == Some(own) {
+        if let Some(CopiedState { shared, begun, stream_sequence }) = copied.filter(|copy| writer == Some(copy.shared))
+        {
             return Some(format!(
-                "a copy of this agent's state directory is in use: an agent with the same incarnation {own} reports under \
-                 the name `{node}`: give the copy its own --node and an empty --state-dir"
+                "a copy of this agent's state directory is in use: an agent with incarnation {shared}, which was this one's, \
+                 wrote event {stream_sequence} under the name `{node}`; this one goes on as incarnation {begun}: give the \
+                 copy its own --node and an empty --state-dir"
             ));
         }
         let writer = writer.map(|writer| format!(" (incarnation {writer})")).unwrap_or_default();
@@ -80,15 +86,30 @@ impl NodeAlarms {
         self.noticed().rivalry.seen_in_log(sequence, writer, Instant::now());
     }
 
+    /// Takes in that the log has begun a new epoch.
+    pub(super) fn log_was_restored(&self) {
+        self.noticed().restored = true;
+    }
+
     /// The texts of the alarms that are on now, in a fixed order.
     pub(super) fn texts(&self) -> Vec<String> {
         let (outbox, now) = (self.outbox.status().borrow().clone(), Instant::now());
+        note_outbox(&outbox);
         let mut noticed = self.noticed();
-        let Noticed { rivalry, alarms } = &mut *noticed;
+        let Noticed { rivalry, restored, alarms } = &mut *noticed;
         if let Some(rival) = &outbox.rival {
             rivalry.noticed_by_outbox(outbox.rivals_noticed, rival.incarnation, now);
         }
-        alarms.set(Subject::Rival, rivalry.alarm(&self.node, self.outbox.incarnation(), now));
+        alarms.set(Subject::Rival, rivalry.alarm(&self.node, outbox.copied.as_ref(), now));
+        let lost = outbox.lost.filter(|_| !*restored).map(|LostEvents { confirmed, found }| {
+            format!(
+                "the log holds this agent's events up to number {found}, of {confirmed} that were confirmed: it was restored \
+                 from an older backup or has lost its end; look with `demonctl events verify`, and where it was restored run \
+                 `demonctl log begin-epoch`"
+            )
+        });
+        alarms.set(Subject::LostEvents, lost);
+        alarms.set(Subject::Clock, outbox.clock.and_then(clock_warning));
         let blocked = outbox.blocked.map(|reason| format!("events wait in the outbox: {reason}"));
         let refused = (outbox.refused > 0).then(|| {
             format!("{} events could not be recorded since the start and are in the agent's log only", outbox.refused)
@@ -115,16 +136,21 @@ mod tests {
     fn a_rival_is_an_alarm_until_it_has_been_silent_for_a_while() {
         let (mut rivalry, start) = (Rivalry::default(), Instant::now());
         let (node, writer): (NodeName, _) = ("edge-17".parse().unwrap(), Incarnation::from_uuid(Uuid::from_u128(1)));
-        let own = Incarnation::from_uuid(Uuid::from_u128(2));
-        assert_eq!(rivalry.alarm(&node, own, start), None);
+        let begun = Incarnation::from_uuid(Uuid::from_u128(2));
+        assert_eq!(rivalry.alarm(&node, None, start), None);
         rivalry.seen_in_log(7, writer, start);
-        assert!(rivalry.alarm(&node, own, start).unwrap().contains(&writer.to_string()));
-        // Who writes under our own incarnation has a copy of our memory.
-        assert!(rivalry.alarm(&node, writer, start).unwrap().contains("a copy of this agent's state directory"));
+        assert!(rivalry.alarm(&node, None, start).unwrap().contains(&writer.to_string()));
+        // Who writes under the incarnation that was our own has a copy of our memory.
+        let copied = CopiedState { shared: writer, begun, stream_sequence: 7 };
+        let alarm = rivalry.alarm(&node, Some(&copied), start).unwrap();
+        assert!(
+            alarm.contains("a copy of this agent's state directory") && alarm.contains(&begun.to_string()),
+            "{alarm}"
+        );
         // The same event, read again later, prolongs nothing.
         rivalry.seen_in_log(7, writer, start + RIVAL_MEMORY);
-        assert_eq!(rivalry.alarm(&node, own, start + RIVAL_MEMORY), None);
+        assert_eq!(rivalry.alarm(&node, None, start + RIVAL_MEMORY), None);
         rivalry.noticed_by_outbox(1, None, start + RIVAL_MEMORY);
-        assert!(rivalry.alarm(&node, own, start + RIVAL_MEMORY).is_some());
+        assert!(rivalry.alarm(&node, None, start + RIVAL_MEMORY).is_some());
     }
 }

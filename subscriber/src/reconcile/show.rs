@@ -36,6 +36,7 @@ impl Agent {
             waiting_events: outbox.waiting,
             alarms,
             started_at: self.started_at,
+            incarnation: self.outbox.incarnation(),
             ..self.view.borrow().clone()
         };
         self.view.send_if_modified(|shown| {

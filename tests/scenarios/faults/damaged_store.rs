@@ -8,6 +8,7 @@ use acceptance::promises::{Acknowledged, assert_kept};
 use acceptance::sample_trees::contracts;
 use acceptance::server_store::{flip_bit_after, message_blocks, truncate_last};
 use acceptance::stored_log::{EVENT_STREAM, RELEASE_STREAM};
+use acceptance::waiting::PATIENCE;
 use acceptance::world::{World, both_outputs, finished};
 use serde_json::Value;
 use streams::release_store::ReleaseStore;
@@ -120,7 +121,10 @@ async fn a_server_that_lost_its_last_writes_takes_no_node_back() {
     let source = contracts(world.directory());
     let mut done = Acknowledged::default();
     publish_until_done(&world, &source, "first", &mut done).await;
-    let mut agent = world.start_agent("n1");
+    let mut command = world.agent_command("n1");
+    command.env("RUST_LOG", "info,subscriber=debug,async_nats=error").env("DEMON_INTERVAL", "500ms");
+    let directories = acceptance::agent::AgentDirectories::below(world.directory(), "n1");
+    let mut agent = acceptance::agent::Agent::start("n1", command, directories, world.directory());
     agent.switched_to("first").await;
     acceptance::node_status::told_times(&world, "n1", "bundle.loaded", 1).await;
     assert_kept(&world, &done, &["n1"]).await;
@@ -141,6 +145,17 @@ async fn a_server_that_lost_its_last_writes_takes_no_node_back() {
         assert_eq!(agent.active_tag().as_deref(), Some("second"), "a log that lost its end took the node back");
     }
     assert!(agent.process.runs());
+    let stale = |line: &str| line.contains("an answer is older than what was seen");
+    agent.process.log_line("that an older answer was read", PATIENCE, stale).await;
+    // Once the log is as long as it was, its answers are believed again; the agent's own next event tells what is gone.
+    for tag in ["third", "fourth", "fifth", "sixth"] {
+        publish_until_done(&world, &source, tag, &mut done).await;
+    }
+    agent.switched_to("sixth").await;
+    let lost = |line: &str| line.contains("does not hold any more what it had confirmed");
+    agent.process.log_line("that its own events are gone", PATIENCE, lost).await;
+    let alarm = |line: &str| line.contains("\"alarm\":\"LostEvents\"") && line.contains("begin-epoch");
+    agent.process.log_line("the alarm", PATIENCE, alarm).await;
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {

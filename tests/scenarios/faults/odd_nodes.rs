@@ -7,7 +7,7 @@ use std::process::Command;
 
 use acceptance::agent::AgentDirectories;
 use acceptance::node_status::{told, told_times};
-use acceptance::operations::{operate, operated, operated_json, text_of};
+use acceptance::operations::{operated, operated_json};
 use acceptance::promises::{Acknowledged, assert_acknowledged, assert_kept, assert_never_back};
 use acceptance::reported::{loaded, reported, writer_of};
 use acceptance::sample_trees::contracts;
@@ -53,13 +53,59 @@ async fn a_cloned_node_loses_nothing_doubles_nothing_and_is_named() {
     assert_eq!(ids.len(), log.len(), "an event stands in the log twice");
     assert_acknowledged(&log, &done);
     assert_never_back(&log, "n1");
-    // Both write on from the same event: a fork, which the audit names, and the agents as well.
-    let complaint = text_of(&operate(&world, &["events", "verify"], 1).await.stdout);
-    assert!(complaint.contains("/nodes/n1"), "{complaint}");
+    // Both would write on from the same event. Who comes second sees it, and begins a chain of its own: no fork.
+    let of_node = checked_chains(&log).into_keys().filter(|(source, _)| source == "/nodes/n1").count();
+    assert_eq!(of_node, 2, "one of the two goes on under a new incarnation, and only one");
+    operated(&world, &["events", "verify"]).await;
+    let mut copies = 0;
     for agent in &mut agents {
-        let named = |line: &str| line.contains("a copy of this agent's state directory is in use");
-        agent.process.log_line("that there is a copy", PATIENCE, named).await;
+        let warned = |line: &str| {
+            line.contains("\"alarm\":\"Rival\"")
+                && (line.contains("a copy of this agent's state directory is in use")
+                    || line.contains("another agent (incarnation"))
+        };
+        let line = agent.process.log_line("that there is another", PATIENCE, warned).await;
+        copies += usize::from(line.contains("a copy of this agent's state directory is in use"));
     }
+    assert_eq!(copies, 1, "who gave its incarnation up says that there is a copy");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_put_back_to_an_earlier_state_begins_a_new_chain() {
+    let world = World::start(&["n1"]).await;
+    let source = contracts(world.directory());
+    let mut done = Acknowledged::default();
+    publish_until_done(&world, &source, "first", &mut done).await;
+    let mut agent = world.start_agent("n1");
+    agent.switched_to("first").await;
+    told_times(&world, "n1", "bundle.loaded", 1).await;
+    agent.process.kill();
+    let kept = world.directory().join("snapshot");
+    copy(agent.state(), &kept);
+
+    let mut agent = world.start_agent_in("n1", "before", agent.directories());
+    publish_until_done(&world, &source, "second", &mut done).await;
+    agent.switched_to("second").await;
+    told_times(&world, "n1", "bundle.loaded", 2).await;
+    agent.process.kill();
+    fs::remove_dir_all(agent.state()).expect("it can be put back");
+    copy(&kept, agent.state());
+
+    let mut agent = world.start_agent_in("n1", "after", agent.directories());
+    publish_until_done(&world, &source, "third", &mut done).await;
+    agent.switched_to("third").await;
+    let named = |line: &str| line.contains("it was put back to an earlier state");
+    agent.process.log_line("that its state is an earlier one", PATIENCE, named).await;
+    eventually("the switch in the log", PATIENCE, async || {
+        let all = told(&world, "n1", "bundle.loaded").await;
+        satisfied(all.last().is_some_and(|last| last["tag"] == "third"), || format!("{all:?}"))
+    })
+    .await;
+    let log = event_log(&world.raw_operator().await).await;
+    checked_chains(&log);
+    assert_acknowledged(&log, &done);
+    assert_never_back(&log, "n1");
+    operated(&world, &["events", "verify"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{publish_until_done, say, seed, try_promote, try_publish};
 
-const SHORT: Duration = Duration::from_mins(1);
+const SHORT: Duration = Duration::from_secs(40);
 const LONG: Duration = Duration::from_hours(1);
 /// What the agents may grow by from the first rounds to the end.
 const GROWTH_KILOBYTES: u64 = 24 << 10;
@@ -44,6 +44,7 @@ async fn run(length: Duration) {
     let proxy = FaultProxy::start(world.server.port());
     let mut agents = [started(&mut world, "n1", None), started(&mut world, "n2", Some(&proxy))];
     let mut used = None;
+    let mut samples = Samples::default();
     let mut round = 0;
     while begun.elapsed() < length {
         let mut choice = SeededChoice::of(&[seed, round]);
@@ -91,6 +92,7 @@ async fn run(length: Duration) {
             agent.switched_to(&tag).await;
         }
         let now = agents.each_ref().map(|agent| usage(agent.process.id()));
+        samples.take(begun.elapsed(), round, &now);
         let before = *used.get_or_insert(now);
         for (now, before) in now.iter().zip(before) {
             assert!(now.0 <= before.0 + GROWTH_KILOBYTES, "memory grew from {} to {} KiB", before.0, now.0);
@@ -108,7 +110,14 @@ async fn run(length: Duration) {
         .await;
     }
     let trail = assert_kept(&world, &done, &["n1", "n2"]).await;
-    say(&format!("seed {seed}: {round} rounds, {} events, every promise kept", trail.log().len()));
+    samples.say_all();
+    say(&format!(
+        "seed {seed}: {round} rounds in {} s, {} releases and {} moves acknowledged, {} events, every promise kept",
+        begun.elapsed().as_secs(),
+        done.published.len(),
+        done.moved.len(),
+        trail.log().len()
+    ));
     assert!(round > 2, "only {round} rounds in {length:?}");
 }
 
@@ -122,8 +131,37 @@ fn started(world: &mut World, node: &str, proxy: Option<&FaultProxy>) -> Agent {
     Agent::start(node, command, directories, world.directory())
 }
 
+/// What the agents used, over time.
+#[derive(Default)]
+pub(super) struct Samples(Vec<Sample>);
+
+struct Sample {
+    after: Duration,
+    round: u64,
+    /// Of each agent, resident kilobytes and open files.
+    used: Vec<(u64, usize)>,
+}
+
+impl Samples {
+    pub(super) fn take(&mut self, after: Duration, round: u64, now: &[(u64, usize)]) {
+        self.0.push(Sample { after, round, used: now.to_vec() });
+    }
+
+    /// Prints at most twenty, evenly spread, and the last.
+    pub(super) fn say_all(&self) {
+        let step = self.0.len().div_ceil(20).max(1);
+        let last = self.0.len().saturating_sub(1);
+        for (_, Sample { after, round, used }) in
+            self.0.iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last)
+        {
+            let used: Vec<String> = used.iter().map(|(memory, files)| format!("{memory} KiB, {files} files")).collect();
+            say(&format!("after {:>4} s, round {round:>4}: {}", after.as_secs(), used.join("; ")));
+        }
+    }
+}
+
 /// Resident kilobytes and open files of a process.
-fn usage(id: u32) -> (u64, usize) {
+pub(super) fn usage(id: u32) -> (u64, usize) {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
     let files = std::fs::read_dir(format!("/proc/{id}/fd")).map(Iterator::count).unwrap_or_default();
