@@ -157,7 +157,7 @@ fn start(world: &World, node: &str, change: impl FnOnce(&mut std::process::Comma
 /// Bytes that an agent has because others asked for them.
 async fn by_others(agent: &mut Agent) -> u64 {
     let address = agent.http_address().await;
-    let page = get(address, "/metrics").await.body;
+    let page = get(address, "/metrics", &[]).await.body;
     let value = page.lines().find_map(|line| line.strip_prefix("demon_agent_multicast_bytes_total "));
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no such series: {page}"))
 }
