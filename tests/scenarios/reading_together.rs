@@ -15,6 +15,8 @@ use acceptance::stored_log::{RELEASE_STREAM, event_log, of_node};
 use acceptance::waiting::PATIENCE;
 use acceptance::world::World;
 use async_nats::HeaderMap;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 use shared::digest::Sha256Digest;
 use shared::subjects::multicast_prefix;
@@ -157,7 +159,7 @@ fn start(world: &World, node: &str, change: impl FnOnce(&mut std::process::Comma
 /// Bytes that an agent has because others asked for them.
 async fn by_others(agent: &mut Agent) -> u64 {
     let address = agent.http_address().await;
-    let page = get(address, "/metrics").await.body;
+    let page = get(address, "/metrics", &[]).await.body;
     let value = page.lines().find_map(|line| line.strip_prefix("demon_agent_multicast_bytes_total "));
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no such series: {page}"))
 }
@@ -208,6 +210,9 @@ async fn altered_chunks_never_become_visible_and_the_release_is_had_all_the_same
     assert!(object.chunks > 1, "{object:?}");
     // With an operator's login the agent hears what an operator sends: nobody else may send here.
     let operator = world.raw_operator().await;
+    let first = json!({ "seq": 1, "next_by_subj": format!("$O.BUNDLES.C.{}", object.nuid) });
+    let first = operator.api(&format!("STREAM.MSG.GET.{RELEASE_STREAM}"), &first).await;
+    let first = BASE64_STANDARD.decode(first["message"]["data"].as_str().expect("a chunk")).expect("it is base64");
     let (login, forger, forged) = (world.operator_login(), operator.clone(), object.clone());
     let forging = tokio::spawn(async move {
         loop {
@@ -216,7 +221,7 @@ async fn altered_chunks_never_become_visible_and_the_release_is_had_all_the_same
             headers.insert("Nats-Sequence", "1");
             headers.insert("Nats-Num-Pending", (forged.chunks - 1).to_string());
             let subject = format!("{}0000000000000000.chunk.0", multicast_prefix(&forged.nuid));
-            forger.send(&subject, None, headers, vec![7; CHUNK_SIZE]).await;
+            forger.send(&subject, None, headers, vec![7; first.len()]).await;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
