@@ -140,12 +140,14 @@ async fn a_login_without_the_right_to_listen_reads_alone() {
 /// Contracts whose archive has some chunks.
 fn large_contracts(world: &World) -> PathBuf {
     let root = contracts(world.directory());
-    let mut text = String::new();
-    for byte in noise(1_500_000, 1) {
-        write!(text, "{byte:02x}").expect("a string takes text");
+    for number in 1..=2 {
+        let mut text = String::new();
+        for byte in noise(900_000, number) {
+            write!(text, "{byte:02x}").expect("a string takes text");
+        }
+        let schema = format!("{{\"type\":\"object\",\"description\":\"{text}\"}}\n");
+        fs::write(root.join(format!("schemas/large{number}.v1.json")), schema).expect("the directory is writable");
     }
-    let schema = format!("{{\"type\":\"object\",\"description\":\"{text}\"}}\n");
-    fs::write(root.join("schemas/large.v1.json"), schema).expect("the directory is writable");
     root
 }
 
