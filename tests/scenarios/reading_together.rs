@@ -12,7 +12,7 @@ use acceptance::publishing::published;
 use acceptance::raw_client::RawClient;
 use acceptance::sample_trees::{change_one_contract, contracts, noise};
 use acceptance::stored_log::{RELEASE_STREAM, event_log, of_node};
-use acceptance::waiting::PATIENCE;
+use acceptance::waiting::{PATIENCE, eventually};
 use acceptance::world::World;
 use async_nats::HeaderMap;
 use base64::Engine as _;
@@ -233,9 +233,14 @@ async fn altered_chunks_never_become_visible_and_the_release_is_had_all_the_same
     agent.process.log_line("its second reading", PATIENCE, |line| line.contains("read again alone")).await;
     agent.switched_to("v1").await;
     forging.abort();
+    let wire = eventually("the agent's report of what it read", PATIENCE, async || {
+        let log = event_log(&operator).await;
+        let staged = of_node(&log, "bundle.staged", "n1");
+        let said = staged.first().and_then(|said| said.data()["wire_bytes"].as_u64());
+        said.ok_or_else(|| format!("{} events so far", log.len()))
+    })
+    .await;
+    assert!(wire > object.size, "what was read in vain is counted: {wire}");
     let log = event_log(&operator).await;
     assert!(of_node(&log, "bundle.verification_failed", "n1").is_empty(), "the store's own bytes are right");
-    let staged = of_node(&log, "bundle.staged", "n1");
-    let wire = staged.first().and_then(|said| said.data()["wire_bytes"].as_u64()).expect("it was staged");
-    assert!(wire > object.size, "what was read in vain is counted: {wire}");
 }
