@@ -12,9 +12,11 @@ use acceptance::publishing::published;
 use acceptance::raw_client::RawClient;
 use acceptance::sample_trees::{change_one_contract, contracts, noise};
 use acceptance::stored_log::{RELEASE_STREAM, event_log, of_node};
-use acceptance::waiting::PATIENCE;
+use acceptance::waiting::{PATIENCE, eventually};
 use acceptance::world::World;
 use async_nats::HeaderMap;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 use shared::digest::Sha256Digest;
 use shared::subjects::multicast_prefix;
@@ -138,12 +140,14 @@ async fn a_login_without_the_right_to_listen_reads_alone() {
 /// Contracts whose archive has some chunks.
 fn large_contracts(world: &World) -> PathBuf {
     let root = contracts(world.directory());
-    let mut text = String::new();
-    for byte in noise(1_500_000, 1) {
-        write!(text, "{byte:02x}").expect("a string takes text");
+    for number in 1..=2 {
+        let mut text = String::new();
+        for byte in noise(900_000, number) {
+            write!(text, "{byte:02x}").expect("a string takes text");
+        }
+        let schema = format!("{{\"type\":\"object\",\"description\":\"{text}\"}}\n");
+        fs::write(root.join(format!("schemas/large{number}.v1.json")), schema).expect("the directory is writable");
     }
-    let schema = format!("{{\"type\":\"object\",\"description\":\"{text}\"}}\n");
-    fs::write(root.join("schemas/large.v1.json"), schema).expect("the directory is writable");
     root
 }
 
@@ -208,6 +212,9 @@ async fn altered_chunks_never_become_visible_and_the_release_is_had_all_the_same
     assert!(object.chunks > 1, "{object:?}");
     // With an operator's login the agent hears what an operator sends: nobody else may send here.
     let operator = world.raw_operator().await;
+    let first = json!({ "seq": 1, "next_by_subj": format!("$O.BUNDLES.C.{}", object.nuid) });
+    let first = operator.api(&format!("STREAM.MSG.GET.{RELEASE_STREAM}"), &first).await;
+    let first = BASE64_STANDARD.decode(first["message"]["data"].as_str().expect("a chunk")).expect("it is base64");
     let (login, forger, forged) = (world.operator_login(), operator.clone(), object.clone());
     let forging = tokio::spawn(async move {
         loop {
@@ -216,7 +223,7 @@ async fn altered_chunks_never_become_visible_and_the_release_is_had_all_the_same
             headers.insert("Nats-Sequence", "1");
             headers.insert("Nats-Num-Pending", (forged.chunks - 1).to_string());
             let subject = format!("{}0000000000000000.chunk.0", multicast_prefix(&forged.nuid));
-            forger.send(&subject, None, headers, vec![7; CHUNK_SIZE]).await;
+            forger.send(&subject, None, headers, vec![7; first.len()]).await;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
@@ -226,9 +233,14 @@ async fn altered_chunks_never_become_visible_and_the_release_is_had_all_the_same
     agent.process.log_line("its second reading", PATIENCE, |line| line.contains("read again alone")).await;
     agent.switched_to("v1").await;
     forging.abort();
+    let wire = eventually("the agent's report of what it read", PATIENCE, async || {
+        let log = event_log(&operator).await;
+        let staged = of_node(&log, "bundle.staged", "n1");
+        let said = staged.first().and_then(|said| said.data()["wire_bytes"].as_u64());
+        said.ok_or_else(|| format!("{} events so far", log.len()))
+    })
+    .await;
+    assert!(wire > object.size, "what was read in vain is counted: {wire}");
     let log = event_log(&operator).await;
     assert!(of_node(&log, "bundle.verification_failed", "n1").is_empty(), "the store's own bytes are right");
-    let staged = of_node(&log, "bundle.staged", "n1");
-    let wire = staged.first().and_then(|said| said.data()["wire_bytes"].as_u64()).expect("it was staged");
-    assert!(wire > object.size, "what was read in vain is counted: {wire}");
 }

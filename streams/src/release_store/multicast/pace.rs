@@ -90,6 +90,7 @@ mod tests {
             pace.arrived(Duration::from_millis(1));
             bytes += asked;
         }
-        assert!(bytes <= 10 * MOST_BYTES_A_SECOND + MOST_BYTES, "{bytes}");
+        // The last one may begin just before the end, and all of it counts.
+        assert!(bytes <= 10 * MOST_BYTES_A_SECOND + 2 * MOST_BYTES, "{bytes}");
     }
 }
