@@ -42,7 +42,7 @@ pub(crate) struct HistoryFollower {
 impl HistoryFollower {
     /// Starts at the log's first event.
     pub(crate) async fn start(connection: &Connection) -> anyhow::Result<Self> {
-        let subjects = [format!("{}{}", LIVE_PREFIX, EVENT_SUBJECTS)];
+        let subjects = [format!("{LIVE_PREFIX}{EVENT_SUBJECTS}")];
         let feed = LiveFeed::subscribe(connection, &subjects).await.context("cannot listen to live events")?;
         Ok(Self { connection: connection.clone(), feed, history: FleetHistory::default(), kept: None })
     }

@@ -33,7 +33,7 @@ pub(super) async fn read_heads(connection: &Connection, selection: &Selection) -
     // Before all else: what is stored later is read in any case.
     let begun_at = log.state().await.context("cannot read the event log")?.last_sequence;
     let table = tokio::spawn(FleetView::of_table(connection.clone(), selection.clone()));
-    let switches = tokio::spawn(last_of(log.clone(), selection.reports_filter(EventType::Loaded.token())));
+    let last_switches = tokio::spawn(last_of(log.clone(), selection.reports_filter(EventType::Loaded.token())));
     let bundle = selection.bundle.as_ref().map_or("*", BundleName::as_str);
     let channels = format!("bundle.{}.{bundle}.channel.*", EventType::Promoted.token());
     let channels = tokio::spawn(last_of(log.clone(), channels));
@@ -43,7 +43,7 @@ pub(super) async fn read_heads(connection: &Connection, selection: &Selection) -
         reported.extend(joined(listing).await?);
     }
     let mut view = joined(table).await?;
-    let mut events = joined(switches).await?;
+    let mut events = joined(last_switches).await?;
     let heads = joined(channels).await?;
     let up_to = log.state().await.context("cannot read the event log")?.last_sequence;
 
@@ -52,12 +52,12 @@ pub(super) async fn read_heads(connection: &Connection, selection: &Selection) -
         events.extend(whole_subject(&log, &hidden.event.subject).await?);
     }
     events.extend(heads);
-    let switched = switches_of(&events);
-    for key in switched.keys() {
+    let switch_of = switches_of(&events);
+    for key in switch_of.keys() {
         reported.insert(key.clone());
     }
     let unknown = reported.into_iter().map(|key| {
-        let switch = switched.get(&key).copied().flatten();
+        let switch = switch_of.get(&key).copied().flatten();
         (unknown_from(switch, view.entries.get(&key), up_to), key)
     });
     let plan = plan(unknown.collect(), begun_at, up_to);
@@ -150,15 +150,15 @@ async fn last_of(log: EventLog, filter: String) -> anyhow::Result<Vec<ReadEvent>
 
 async fn of_node(log: &EventLog, (node, bundle): NodeKey, from: u64, up_to: u64) -> anyhow::Result<Vec<ReadEvent>> {
     let pages = log.by_subject(format!("bundle.*.{bundle}.node.{node}"), from).up_to(up_to);
-    read(pages.collect().await.context("cannot read the event log")?)
+    Ok(read(pages.collect().await.context("cannot read the event log")?))
 }
 
 async fn whole_subject(log: &EventLog, subject: &str) -> anyhow::Result<Vec<ReadEvent>> {
-    read(log.by_subject(subject, 1).collect().await.context("cannot read the event log")?)
+    Ok(read(log.by_subject(subject, 1).collect().await.context("cannot read the event log")?))
 }
 
-fn read(events: Vec<StoredEvent>) -> anyhow::Result<Vec<ReadEvent>> {
-    Ok(events.into_iter().map(ReadEvent::from).collect())
+fn read(events: Vec<StoredEvent>) -> Vec<ReadEvent> {
+    events.into_iter().map(ReadEvent::from).collect()
 }
 
 async fn joined<T>(task: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
