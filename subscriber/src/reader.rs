@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use shared::digest::Sha256Digest;
@@ -104,6 +105,10 @@ impl CurrentRelease {
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
+            // Retired after it was opened and before it was locked: it may be on its way out, and no lock keeps it.
+            if !leads_to(&link, &handle).map_err(failed)? {
+                continue;
+            }
             match ReleaseDirectory::of_handle(handle, &link, &ReleaseLimits::default()) {
                 Ok(directory) => return Ok(Self { directory }),
                 // Removed between resolving and locking.
@@ -157,6 +162,16 @@ impl CurrentRelease {
 
     fn tag(&self) -> Tag {
         self.release().tag().clone()
+    }
+}
+
+/// Whether the link still leads to the very directory that was opened.
+fn leads_to(link: &Path, opened: &File) -> io::Result<bool> {
+    let held = opened.metadata()?;
+    match fs::metadata(link) {
+        Ok(now) => Ok((now.dev(), now.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -226,6 +241,22 @@ mod tests {
         activate(&cache, &lock, &store(&cache, "v2", "two")).unwrap();
         assert_eq!(held.read("a").unwrap(), b"one");
         assert!(matches!(held.read("../../v2/files/a"), Err(ReadReleaseError::NoFile { .. })));
+    }
+
+    #[test]
+    fn a_release_opened_before_a_switch_is_known_as_not_current_any_more() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::new(root.path().join("contracts"));
+        cache.ensure().unwrap();
+        let lock = cache.try_lock().unwrap().unwrap();
+        activate(&cache, &lock, &store(&cache, "v1", "one")).unwrap();
+        let link = cache.root().join(CURRENT);
+        let opened = File::open(&link).unwrap();
+        assert!(leads_to(&link, &opened).unwrap());
+        activate(&cache, &lock, &store(&cache, "v2", "two")).unwrap();
+        assert!(!leads_to(&link, &opened).unwrap());
+        fs::remove_file(&link).unwrap();
+        assert!(!leads_to(&link, &opened).unwrap());
     }
 
     #[test]

@@ -215,7 +215,7 @@ async fn altered_chunks_never_become_visible_and_the_release_is_had_all_the_same
     let first = json!({ "seq": 1, "next_by_subj": format!("$O.BUNDLES.C.{}", object.nuid) });
     let first = operator.api(&format!("STREAM.MSG.GET.{RELEASE_STREAM}"), &first).await;
     let first = BASE64_STANDARD.decode(first["message"]["data"].as_str().expect("a chunk")).expect("it is base64");
-    let (login, forger, forged) = (world.operator_login(), operator.clone(), object.clone());
+    let (login, sender, forged) = (world.operator_login(), operator.clone(), object.clone());
     let forging = tokio::spawn(async move {
         loop {
             let mut headers = HeaderMap::new();
@@ -223,7 +223,7 @@ async fn altered_chunks_never_become_visible_and_the_release_is_had_all_the_same
             headers.insert("Nats-Sequence", "1");
             headers.insert("Nats-Num-Pending", (forged.chunks - 1).to_string());
             let subject = format!("{}0000000000000000.chunk.0", multicast_prefix(&forged.nuid));
-            forger.send(&subject, None, headers, vec![7; first.len()]).await;
+            sender.send(&subject, None, headers, vec![7; first.len()]).await;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });

@@ -120,8 +120,10 @@ pub(crate) async fn run(arguments: &MulticastArguments) -> anyhow::Result<Report
             rates.add(rate(archive.size * u64::from(*nodes), last) / as_number(MEGABYTE));
             usage.add_time(used);
             if way == Way::Together {
-                done.iter().for_each(|done| by_others.add(as_number(done.from_others)));
-                done.iter().for_each(|done| received.add(as_number(done.received)));
+                for done in &done {
+                    by_others.add(as_number(done.from_others));
+                    received.add(as_number(done.received));
+                }
                 if round == 0 {
                     peak = server.usage().map_or(0, |usage| usage.peak_resident);
                 }
