@@ -16,6 +16,9 @@ const SHORT: Duration = Duration::from_millis(75);
 /// What takes longer is followed by half as much.
 const LONG: Duration = Duration::from_millis(200);
 
+/// It waits no longer than this for one that is behind.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
 /// A leader's speed.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -42,6 +45,11 @@ impl Pace {
     pub(super) fn asked(&mut self, bytes: u64, now: Duration) {
         self.bytes = bytes.clamp(1, MOST_BYTES);
         self.not_before = now + Duration::from_micros(bytes.saturating_mul(1_000_000).div_ceil(MOST_BYTES_A_SECOND));
+    }
+
+    /// A reader is this far behind: it catches up before more is asked for.
+    pub(super) fn behind(&mut self, lag: Duration, now: Duration) {
+        self.not_before = self.not_before.max(now + lag.min(LONGEST_PAUSE));
     }
 
     /// All of it arrived after this long.
@@ -75,6 +83,16 @@ mod tests {
         assert_eq!(pace.chunks(CHUNK, pace.not_before()), 16);
         (0..9).for_each(|_| pace.arrived(Duration::from_millis(300)));
         assert_eq!(pace.chunks(CHUNK, pace.not_before()), 1);
+    }
+
+    #[test]
+    fn it_waits_for_one_that_is_behind_but_not_for_long() {
+        let mut pace = Pace::new();
+        pace.behind(Duration::from_millis(200), Duration::from_secs(1));
+        pace.behind(Duration::from_millis(100), Duration::from_secs(1));
+        assert_eq!(pace.not_before(), Duration::from_millis(1200));
+        pace.behind(Duration::from_hours(1), Duration::from_secs(2));
+        assert_eq!(pace.not_before(), Duration::from_secs(2) + LONGEST_PAUSE);
     }
 
     #[test]

@@ -80,6 +80,10 @@ pub struct SharedReading {
     answers: Subscriber,
     /// Ends with leaving the others.
     others: Option<Subscriber>,
+    /// As leader: what those behind it say.
+    behind: Subscriber,
+    /// Where to say that we are behind.
+    report: Option<String>,
     faults: broadcast::Receiver<ServerFault>,
     received: u64,
     /// As leader: everything before it was asked for.
@@ -94,6 +98,7 @@ pub struct SharedReading {
 enum Happened {
     Answer(Option<Message>),
     Heard(Option<Message>),
+    Behind(Option<Message>),
     Fault(Option<ServerFault>),
     TimeCame,
 }
@@ -114,6 +119,7 @@ impl SharedReading {
         let faults = connection.server_faults();
         let answers = subscribe(connection, format!("{inbox}.*")).await.map_err(failed)?;
         let others = subscribe(connection, wire::all_subjects(&described.nuid)).await.map_err(failed)?;
+        let behind = subscribe(connection, wire::behind_subjects(own)).await.map_err(failed)?;
         Ok(Some(Self {
             connection: connection.clone(),
             conduct: Conduct::new(own, multicast.settings.readers, rand::rng().random()),
@@ -129,6 +135,8 @@ impl SharedReading {
             inbox,
             answers,
             others: Some(others),
+            behind,
+            report: None,
             faults,
             received: 0,
             led: 0,
@@ -149,6 +157,12 @@ impl SharedReading {
                     self.take_answer(message.ok_or_else(|| self.failed(RequestError::Closed))?)?
                 }
                 Happened::Heard(Some(message)) => self.take_heard(message)?,
+                Happened::Behind(message) => {
+                    let lag = message.and_then(|message| wire::behind(self.own, &message));
+                    let now = self.now();
+                    lag.into_iter().for_each(|lag| self.pace.behind(lag, now));
+                    None
+                }
                 Happened::Heard(None) => {
                     self.leave();
                     None
@@ -173,7 +187,10 @@ impl SharedReading {
     async fn act(&mut self) -> Result<(), SharedReadError> {
         let now = self.now();
         if self.conduct.turn(now, rand::rng().random()) {
-            self.show().await?;
+            self.say(wire::presence_subject(&self.nuid, self.own)).await?;
+        }
+        if let Some(subject) = self.report.take() {
+            self.say(subject).await?;
         }
         if self.conduct.mode() == Mode::Left && self.others.is_some() {
             tracing::debug!(object = self.object, "reading on alone");
@@ -239,14 +256,14 @@ impl SharedReading {
         Ok(())
     }
 
-    /// Asks for something that is not there, to be answered to all. The log is asked: its answers do not wait behind chunks.
-    async fn show(&self) -> Result<(), SharedReadError> {
+    /// Asks for something that is not there, to be answered to others, for whom the subject says all. The log is asked: its
+    /// answers do not wait behind chunks.
+    async fn say(&self, subject: String) -> Result<(), SharedReadError> {
         let request = DirectGetRequest {
             sequence: Some(1),
             next_by_subj: Some(NOTHING.to_owned()),
             ..DirectGetRequest::default()
         };
-        let subject = wire::presence_subject(&self.nuid, self.own);
         self.send(&format!("$JS.API.DIRECT.GET.{EVENT_STREAM}"), subject, &request).await
     }
 
@@ -259,8 +276,8 @@ impl SharedReading {
     async fn wait(&mut self) -> Happened {
         let now = self.now();
         let unanswered = self.asked.iter().map(|asked| self.deadline(asked)).min();
-        let paced =
-            (self.conduct.mode() == Mode::Leading && self.pace.not_before() > now).then(|| self.pace.not_before());
+        let leading = self.conduct.mode() == Mode::Leading;
+        let paced = (leading && self.pace.not_before() > now).then(|| self.pace.not_before());
         let wakes_at = [Some(self.conduct.wakes_at()), unanswered, paced].into_iter().flatten().min();
         // Far from now is never: something else will happen before.
         let wakes_at = self.begun + wakes_at.unwrap_or(LEADING_LIMIT).min(now + LEADING_LIMIT);
@@ -274,6 +291,7 @@ impl SharedReading {
             // Our own answers first: they are what was asked for.
             biased;
             message = self.answers.next() => Happened::Answer(message),
+            message = self.behind.next(), if leading => Happened::Behind(message),
             message = others => Happened::Heard(message),
             fault = self.faults.recv() => Happened::Fault(fault.ok()),
             () = sleep_until(wakes_at) => Happened::TimeCame,
@@ -307,7 +325,10 @@ impl SharedReading {
             }
             Heard::Chunk { reader, stamp, behind, sequence, payload } => {
                 let (placed, new) = self.place(behind, sequence, payload, reader != self.own)?;
-                self.conduct.chunk(reader, stamp, new, now);
+                let bytes_behind = behind.saturating_mul(self.map.chunk_bytes());
+                if let Some(lag) = self.conduct.chunk(reader, stamp, new, bytes_behind, now) {
+                    self.report = Some(wire::behind_subject(reader, lag));
+                }
                 Ok(placed)
             }
             Heard::End { reader } => {
