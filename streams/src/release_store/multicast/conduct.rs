@@ -2,9 +2,10 @@
 //! passed in, the clock as the time since the reading began.
 //!
 //! A reader first waits for a short random time. Unless enough others have shown by then that they are there, it shows
-//! itself and begins to read alone, slowly at first. Once there are enough, one of them leads: what it asks for goes to all,
-//! and the others only listen. Nobody is elected: the smallest name among those that were heard begins, another one where
-//! nothing comes of that, and of two leaders the one with the larger name gives way.
+//! itself and gives others time to do so. Nobody reads meanwhile: chunks would be in the way of what readers say. Are there
+//! enough, one of them leads: what it asks for goes to all, and the others only listen. Nobody is elected: the smallest
+//! name among those that were heard begins, another one where nothing comes of that, and of two leaders the one with the
+//! larger name gives way. Are there too few, it reads alone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,12 +14,12 @@ use super::wire::ReaderId;
 
 /// A reader has shown itself after this long, or heard of others.
 const SHOW_WITHIN: Duration = Duration::from_millis(60);
-/// Time for others to show themselves after it has heard itself, before one reads on alone as fast as it can.
-const SETTLE: Duration = Duration::from_millis(60);
-/// Not even itself was heard: it reads on alone.
+/// Time for others to show themselves after it has heard itself, before one leads, listens, or reads alone.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Not even itself was heard: it reads alone.
 const UNHEARD: Duration = Duration::from_secs(1);
 /// Nobody begins to lead: somebody else does after this long, and up to as much again.
-const TAKE_OVER: Duration = Duration::from_millis(500);
+const TAKE_OVER: Duration = Duration::from_secs(1);
 /// A leader from which nothing new comes is done, or dead.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Who falls behind by more than this lets the leader know.
@@ -42,8 +43,8 @@ const FRUITLESS: u32 = 2;
 pub(super) enum Mode {
     /// It waits for others to show themselves.
     Waiting,
-    /// It reads for itself; slowly, while others may show themselves.
-    Alone { slowly: bool },
+    /// It reads for itself, until there are enough.
+    Alone,
     /// It takes what another one asks for.
     Listening,
     /// What it asks for goes to all.
@@ -113,16 +114,16 @@ impl Conduct {
         }
         self.until = Duration::MAX;
         match self.mode {
-            Mode::Waiting => {
-                self.mode = Mode::Alone { slowly: true };
+            Mode::Waiting if !self.shown => {
                 self.until = now + UNHEARD;
                 self.shown = true;
                 return true;
             }
-            Mode::Alone { .. } => self.mode = Mode::Alone { slowly: false },
+            Mode::Waiting if self.are_enough() => self.begin_together(now, chance),
+            Mode::Waiting => self.mode = Mode::Alone,
             Mode::Listening if self.lag.is_none() => self.mode = Mode::Leading,
             Mode::Listening => self.give_up_listening(now, chance),
-            Mode::Leading | Mode::Left => {}
+            Mode::Alone | Mode::Leading | Mode::Left => {}
         }
         false
     }
@@ -130,7 +131,7 @@ impl Conduct {
     /// A reader has shown itself.
     pub(super) fn present(&mut self, reader: ReaderId, now: Duration, chance: f64) {
         if reader == self.own {
-            if self.mode == (Mode::Alone { slowly: true }) {
+            if self.mode == Mode::Waiting && self.shown {
                 self.until = self.until.min(now + SETTLE);
             }
             return;
@@ -138,10 +139,17 @@ impl Conduct {
         if self.others.len() < MOST_NAMES {
             self.others.insert(reader);
         }
-        let (Mode::Waiting | Mode::Alone { .. }) = self.mode else { return };
-        if self.others.len() + 1 < self.readers {
-            return;
+        // Who has shown itself decides when all had time to.
+        if self.are_enough() && (self.mode == Mode::Alone || self.mode == Mode::Waiting && !self.shown) {
+            self.begin_together(now, chance);
         }
+    }
+
+    fn are_enough(&self) -> bool {
+        self.others.len() + 1 >= self.readers
+    }
+
+    fn begin_together(&mut self, now: Duration, chance: f64) {
         if self.shown && self.others.first().is_none_or(|other| self.own < *other) {
             self.mode = Mode::Leading;
             self.until = Duration::MAX;
@@ -169,10 +177,10 @@ impl Conduct {
             return None;
         }
         match self.mode {
-            Mode::Waiting | Mode::Alone { .. } if new => self.listen(now + SILENCE),
+            Mode::Waiting | Mode::Alone if new => self.listen(now + SILENCE),
             Mode::Leading if leader < self.own => self.listen(now + SILENCE),
             Mode::Listening if new => self.until = now + SILENCE,
-            Mode::Waiting | Mode::Alone { .. } | Mode::Leading | Mode::Listening | Mode::Left => {}
+            Mode::Waiting | Mode::Alone | Mode::Leading | Mode::Listening | Mode::Left => {}
         }
         self.fruitful |= new;
         let measured = self.lag.as_mut().filter(|lag| lag.report_at <= now)?;
@@ -241,17 +249,16 @@ mod tests {
     }
 
     #[test]
-    fn one_that_stays_alone_shows_itself_once_and_reads_on_at_full_speed() {
+    fn one_that_stays_alone_shows_itself_once_and_reads_then() {
         let mut conduct = reader(1, 3);
         assert_eq!(conduct.mode(), Mode::Waiting);
         assert!(conduct.wakes_at() <= SHOW_WITHIN && !conduct.turn(at(0), 0.5));
         assert!(conduct.turn(at(60), 0.5) && !conduct.turn(at(61), 0.5));
-        assert_eq!(conduct.mode(), Mode::Alone { slowly: true });
         conduct.present(ReaderId(1), at(70), 0.5);
         conduct.present(ReaderId(9), at(71), 0.5);
-        assert!(!conduct.turn(at(129), 0.5) && conduct.mode() == Mode::Alone { slowly: true });
-        conduct.turn(at(130), 0.5);
-        assert_eq!((conduct.mode(), conduct.wakes_at()), (Mode::Alone { slowly: false }, Duration::MAX));
+        assert!(!conduct.turn(at(169), 0.5) && conduct.mode() == Mode::Waiting);
+        conduct.turn(at(170), 0.5);
+        assert_eq!((conduct.mode(), conduct.wakes_at()), (Mode::Alone, Duration::MAX));
         conduct.present(ReaderId(0), at(3000), 0.5);
         assert_eq!(conduct.mode(), Mode::Listening, "late ones make it worthwhile too");
     }
@@ -261,25 +268,32 @@ mod tests {
         let mut conduct = reader(1, 3);
         conduct.turn(at(60), 0.5);
         conduct.turn(at(1060), 0.5);
-        assert_eq!(conduct.mode(), Mode::Alone { slowly: false });
+        assert_eq!(conduct.mode(), Mode::Alone);
     }
 
     #[test]
     fn the_smallest_name_leads_and_somebody_else_where_it_does_not() {
-        let mut first = reader(1, 2);
+        let mut first = reader(2, 2);
         assert!(first.turn(at(60), 0.5));
-        first.present(ReaderId(2), at(70), 0.5);
-        assert_eq!(first.mode(), Mode::Leading);
+        first.present(ReaderId(2), at(65), 0.5);
+        first.present(ReaderId(3), at(70), 0.5);
+        assert_eq!(first.mode(), Mode::Waiting, "a smaller one may still show itself");
+        let mut yields = reader(2, 2);
+        assert!(yields.turn(at(60), 0.5));
+        yields.present(ReaderId(2), at(65), 0.5);
+        yields.present(ReaderId(1), at(90), 0.5);
+        [&mut first, &mut yields].map(|reader| reader.turn(at(165), 0.5));
+        assert_eq!((first.mode(), yields.mode()), (Mode::Leading, Mode::Listening));
 
         let mut second = reader(2, 2);
         second.present(ReaderId(1), at(10), 0.0);
         assert_eq!(second.mode(), Mode::Listening);
-        assert!(!second.turn(at(509), 0.5), "enough have shown themselves");
-        second.turn(at(510), 0.5);
+        assert!(!second.turn(at(1009), 0.5), "enough have shown themselves");
+        second.turn(at(1010), 0.5);
         assert_eq!(second.mode(), Mode::Leading);
-        second.chunk(ReaderId(3), 5, true, 0, at(520));
+        second.chunk(ReaderId(3), 5, true, 0, at(1020));
         assert_eq!(second.mode(), Mode::Leading);
-        second.chunk(ReaderId(1), 5, false, 0, at(530));
+        second.chunk(ReaderId(1), 5, false, 0, at(1030));
         assert_eq!(second.mode(), Mode::Listening, "two lead, and one gives way");
     }
 

@@ -91,12 +91,12 @@ mod tests {
     #[test]
     fn it_waits_for_one_that_is_behind_but_not_for_long() {
         let mut pace = Pace::new();
-        pace.asked(1, Duration::from_millis(1000));
+        pace.asked(1, Duration::from_secs(1));
         pace.behind(Duration::from_millis(200), Duration::from_millis(1100));
         pace.behind(Duration::from_millis(100), Duration::from_millis(1100));
         assert_eq!(pace.not_before(), Duration::from_millis(1300));
         (0..90).for_each(|later| pace.behind(Duration::MAX, Duration::from_millis(1100 + later)));
-        assert_eq!(pace.not_before(), Duration::from_millis(1000) + LONGEST_PAUSE);
+        assert_eq!(pace.not_before(), Duration::from_secs(1) + LONGEST_PAUSE);
         assert_eq!(pace.chunks(CHUNK, Duration::from_millis(1500)), 1);
     }
 

@@ -26,8 +26,6 @@ use crate::server_fault::{DeniedOperation, ServerFault};
 
 /// What a reader asks for itself at a time, twice of which may be under way.
 const OWN_BYTES: u64 = MAX_BATCH_BYTES as u64;
-/// What it asks for while others may show themselves.
-const SLOWLY_BYTES: u64 = 1 << 20;
 /// What a leader has read before that is asked for again, for the others: at most so much from the object's beginning.
 const LEADING_AGAIN_BYTES: u64 = 4 << 20;
 /// Missed bytes that a listener asks for at once; more of them may be sent to all once more.
@@ -159,8 +157,9 @@ impl SharedReading {
                 Happened::Heard(Some(message)) => self.take_heard(message)?,
                 Happened::Behind(message) => {
                     let lag = message.and_then(|message| wire::behind(self.own, &message));
-                    let now = self.now();
-                    lag.into_iter().for_each(|lag| self.pace.behind(lag, now));
+                    if let Some(lag) = lag {
+                        self.pace.behind(lag, self.now());
+                    }
                     None
                 }
                 Happened::Heard(None) => {
@@ -209,11 +208,8 @@ impl SharedReading {
         let chunk_bytes = self.map.chunk_bytes().max(1);
         let batch = (OWN_BYTES / chunk_bytes).clamp(1, u64::from(MAX_BATCH));
         match self.conduct.mode() {
-            Mode::Alone { slowly: true } if own == 0 => {
-                Some((self.map.gap(&under_way, (SLOWLY_BYTES / chunk_bytes).max(1))?, false))
-            }
             // Before the first chunk is here nobody knows where the second batch begins.
-            Mode::Alone { slowly: false } | Mode::Left if own == 0 || own == 1 && self.map.has_any() => {
+            Mode::Alone | Mode::Left if own == 0 || own == 1 && self.map.has_any() => {
                 Some((self.map.gap(&under_way, batch)?, false))
             }
             Mode::Listening if own == 0 && self.map.holes().saturating_mul(chunk_bytes) <= HOLE_BYTES => {
@@ -229,7 +225,7 @@ impl SharedReading {
                 let again = Stretch { first: self.led, count: again.saturating_sub(self.led).min(chunks) };
                 if again.count > 0 { Some((again, true)) } else { Some((self.map.gap(&under_way, chunks)?, true)) }
             }
-            Mode::Waiting | Mode::Alone { .. } | Mode::Listening | Mode::Leading | Mode::Left => None,
+            Mode::Waiting | Mode::Alone | Mode::Listening | Mode::Leading | Mode::Left => None,
         }
     }
 
