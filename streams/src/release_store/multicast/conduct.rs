@@ -282,7 +282,7 @@ mod tests {
         assert!(yields.turn(at(60), 0.5));
         yields.present(ReaderId(2), at(65), 0.5);
         yields.present(ReaderId(1), at(90), 0.5);
-        [&mut first, &mut yields].map(|reader| reader.turn(at(165), 0.5));
+        assert!(!first.turn(at(165), 0.5) && !yields.turn(at(165), 0.5));
         assert_eq!((first.mode(), yields.mode()), (Mode::Leading, Mode::Listening));
 
         let mut second = reader(2, 2);
