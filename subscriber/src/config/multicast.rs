@@ -12,12 +12,13 @@ const MOST_READERS: usize = 10_000;
 /// Options about reading large releases together with other nodes.
 #[derive(Debug, Clone, Args)]
 pub struct MulticastArguments {
-    /// Archives of at least so many bytes are read together with other nodes that read them at the same time: the server
-    /// reads each part once and sends it to all. 0: never
-    #[arg(long, env = "DEMON_MULTICAST_FROM", value_name = "BYTES", default_value = "4194304")]
+    /// Archives of at least so many bytes, 4194304 for one, are read together with other nodes that read them at the same
+    /// time: the server reads each part once and sends it to all. 0: never, since where server and nodes share a machine it was
+    /// slower than each for itself; measure it where you are (`bench multicast`)
+    #[arg(long, env = "DEMON_MULTICAST_FROM", value_name = "BYTES", default_value = "0")]
     pub multicast_from: String,
 
-    /// As soon as so many nodes read one archive, this one included: 2 to 10000. Fewer are faster on their own
+    /// As soon as so many nodes read one archive, this one included: 2 to 10000. Without effect where `--multicast-from` is 0
     #[arg(long, env = "DEMON_MULTICAST_READERS", value_name = "NUMBER", default_value = "16")]
     pub multicast_readers: String,
 }

@@ -2,9 +2,10 @@
 //! passed in, the clock as the time since the reading began.
 //!
 //! A reader first waits for a short random time. Unless enough others have shown by then that they are there, it shows
-//! itself and begins to read alone, slowly at first. Once there are enough, one of them leads: what it asks for goes to all,
-//! and the others only listen. Nobody is elected: the smallest name among those that were heard begins, another one where
-//! nothing comes of that, and of two leaders the one with the larger name gives way.
+//! itself and gives others time to do so. Nobody reads meanwhile: chunks would be in the way of what readers say. Are there
+//! enough, one of them leads: what it asks for goes to all, and the others only listen. Nobody is elected: the smallest
+//! name among those that were heard begins, another one where nothing comes of that, and of two leaders the one with the
+//! larger name gives way. Are there too few, it reads alone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,16 +14,23 @@ use super::wire::ReaderId;
 
 /// A reader has shown itself after this long, or heard of others.
 const SHOW_WITHIN: Duration = Duration::from_millis(60);
-/// Time for others to show themselves after it has heard itself, before one reads on alone as fast as it can.
-const SETTLE: Duration = Duration::from_millis(60);
-/// Not even itself was heard: it reads on alone.
+/// Time for others to show themselves after it has heard itself, before one leads, listens, or reads alone.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Not even itself was heard: it reads alone.
 const UNHEARD: Duration = Duration::from_secs(1);
 /// Nobody begins to lead: somebody else does after this long, and up to as much again.
-const TAKE_OVER: Duration = Duration::from_millis(200);
+const TAKE_OVER: Duration = Duration::from_secs(1);
 /// A leader from which nothing new comes is done, or dead.
-const SILENCE: Duration = Duration::from_millis(400);
-/// Who falls behind by more than this leaves: what is on its way to it waits in the server's memory.
-const MOST_LAG: Duration = Duration::from_millis(500);
+const SILENCE: Duration = Duration::from_secs(1);
+/// Who falls behind by more than this lets the leader know.
+const SOME_LAG: Duration = Duration::from_millis(150);
+/// Time between two such reports.
+const REPORT_EVERY: Duration = Duration::from_millis(150);
+/// For who falls behind by more than this nobody waits. What is on its way to it waits in the server's memory, so it leaves
+/// unless that cannot be much.
+const MOST_LAG: Duration = Duration::from_secs(1);
+/// What the server may keep for one that is behind: half of what it keeps before it closes a connection.
+const MOST_WAITING_BYTES: u64 = 32 << 20;
 /// A group larger than this needs more than one try to agree on a leader; it still agrees.
 const LARGEST_GROUP: f64 = 10_000.0;
 /// Names kept at most, whoever invents more.
@@ -35,8 +43,8 @@ const FRUITLESS: u32 = 2;
 pub(super) enum Mode {
     /// It waits for others to show themselves.
     Waiting,
-    /// It reads for itself; slowly, while others may show themselves.
-    Alone { slowly: bool },
+    /// It reads for itself, until there are enough.
+    Alone,
     /// It takes what another one asks for.
     Listening,
     /// What it asks for goes to all.
@@ -70,6 +78,8 @@ struct Lag {
     /// What was asked for last.
     stamp: u64,
     least: i128,
+    /// When it may be reported again.
+    report_at: Duration,
 }
 
 impl Conduct {
@@ -104,16 +114,16 @@ impl Conduct {
         }
         self.until = Duration::MAX;
         match self.mode {
-            Mode::Waiting => {
-                self.mode = Mode::Alone { slowly: true };
+            Mode::Waiting if !self.shown => {
                 self.until = now + UNHEARD;
                 self.shown = true;
                 return true;
             }
-            Mode::Alone { .. } => self.mode = Mode::Alone { slowly: false },
+            Mode::Waiting if self.are_enough() => self.begin_together(now, chance),
+            Mode::Waiting => self.mode = Mode::Alone,
             Mode::Listening if self.lag.is_none() => self.mode = Mode::Leading,
             Mode::Listening => self.give_up_listening(now, chance),
-            Mode::Leading | Mode::Left => {}
+            Mode::Alone | Mode::Leading | Mode::Left => {}
         }
         false
     }
@@ -121,7 +131,7 @@ impl Conduct {
     /// A reader has shown itself.
     pub(super) fn present(&mut self, reader: ReaderId, now: Duration, chance: f64) {
         if reader == self.own {
-            if self.mode == (Mode::Alone { slowly: true }) {
+            if self.mode == Mode::Waiting && self.shown {
                 self.until = self.until.min(now + SETTLE);
             }
             return;
@@ -129,10 +139,17 @@ impl Conduct {
         if self.others.len() < MOST_NAMES {
             self.others.insert(reader);
         }
-        let (Mode::Waiting | Mode::Alone { .. }) = self.mode else { return };
-        if self.others.len() + 1 < self.readers {
-            return;
+        // Who has shown itself decides when all had time to.
+        if self.are_enough() && (self.mode == Mode::Alone || self.mode == Mode::Waiting && !self.shown) {
+            self.begin_together(now, chance);
         }
+    }
+
+    fn are_enough(&self) -> bool {
+        self.others.len() + 1 >= self.readers
+    }
+
+    fn begin_together(&mut self, now: Duration, chance: f64) {
         if self.shown && self.others.first().is_none_or(|other| self.own < *other) {
             self.mode = Mode::Leading;
             self.until = Duration::MAX;
@@ -142,22 +159,33 @@ impl Conduct {
     }
 
     /// A chunk that `leader` has asked for arrived; `new` where it was missing, `stamp` is that reader's clock in
-    /// milliseconds.
-    pub(super) fn chunk(&mut self, leader: ReaderId, stamp: u64, new: bool, now: Duration) {
+    /// milliseconds, and so many bytes of the object stand behind it. Says how far behind the leader is to know that we are.
+    pub(super) fn chunk(
+        &mut self,
+        leader: ReaderId,
+        stamp: u64,
+        new: bool,
+        bytes_behind: u64,
+        now: Duration,
+    ) -> Option<Duration> {
         if leader == self.own || self.mode == Mode::Left {
-            return;
+            return None;
         }
-        if self.is_behind(leader, stamp, now) {
+        let lag = self.lag(leader, stamp, now);
+        if lag > MOST_LAG && bytes_behind > MOST_WAITING_BYTES {
             self.leave();
-            return;
+            return None;
         }
         match self.mode {
-            Mode::Waiting | Mode::Alone { .. } if new => self.listen(now + SILENCE),
+            Mode::Waiting | Mode::Alone if new => self.listen(now + SILENCE),
             Mode::Leading if leader < self.own => self.listen(now + SILENCE),
             Mode::Listening if new => self.until = now + SILENCE,
-            Mode::Waiting | Mode::Alone { .. } | Mode::Leading | Mode::Listening | Mode::Left => {}
+            Mode::Waiting | Mode::Alone | Mode::Leading | Mode::Listening | Mode::Left => {}
         }
         self.fruitful |= new;
+        let measured = self.lag.as_mut().filter(|lag| lag.report_at <= now)?;
+        let reported = self.mode == Mode::Listening && (SOME_LAG..=MOST_LAG).contains(&lag);
+        reported.then(|| measured.report_at = now + REPORT_EVERY).map(|()| lag)
     }
 
     /// Reads for itself from now on.
@@ -186,17 +214,18 @@ impl Conduct {
         self.lag = None;
     }
 
-    fn is_behind(&mut self, leader: ReaderId, stamp: u64, now: Duration) -> bool {
+    /// How far behind the quickest time this chunk's answer is; the first one of an answer says so for all of it.
+    fn lag(&mut self, leader: ReaderId, stamp: u64, now: Duration) -> Duration {
         let took = i128::try_from(now.as_millis()).unwrap_or(i128::MAX) - i128::from(stamp);
         let lag = match &mut self.lag {
             // The others follow the first one as fast as the line is.
-            Some(lag) if lag.leader == leader && lag.stamp == stamp => return false,
+            Some(lag) if lag.leader == leader && lag.stamp == stamp => return Duration::ZERO,
             Some(lag) if lag.leader == leader => lag,
-            Some(_) | None => self.lag.insert(Lag { leader, stamp, least: took }),
+            Some(_) | None => self.lag.insert(Lag { leader, stamp, least: took, report_at: Duration::ZERO }),
         };
         lag.stamp = stamp;
         lag.least = lag.least.min(took);
-        took - lag.least > i128::try_from(MOST_LAG.as_millis()).unwrap_or(i128::MAX)
+        Duration::from_millis(u64::try_from(took - lag.least).unwrap_or(u64::MAX))
     }
 }
 
@@ -220,17 +249,16 @@ mod tests {
     }
 
     #[test]
-    fn one_that_stays_alone_shows_itself_once_and_reads_on_at_full_speed() {
+    fn one_that_stays_alone_shows_itself_once_and_reads_then() {
         let mut conduct = reader(1, 3);
         assert_eq!(conduct.mode(), Mode::Waiting);
         assert!(conduct.wakes_at() <= SHOW_WITHIN && !conduct.turn(at(0), 0.5));
         assert!(conduct.turn(at(60), 0.5) && !conduct.turn(at(61), 0.5));
-        assert_eq!(conduct.mode(), Mode::Alone { slowly: true });
         conduct.present(ReaderId(1), at(70), 0.5);
         conduct.present(ReaderId(9), at(71), 0.5);
-        assert!(!conduct.turn(at(129), 0.5) && conduct.mode() == Mode::Alone { slowly: true });
-        conduct.turn(at(130), 0.5);
-        assert_eq!((conduct.mode(), conduct.wakes_at()), (Mode::Alone { slowly: false }, Duration::MAX));
+        assert!(!conduct.turn(at(169), 0.5) && conduct.mode() == Mode::Waiting);
+        conduct.turn(at(170), 0.5);
+        assert_eq!((conduct.mode(), conduct.wakes_at()), (Mode::Alone, Duration::MAX));
         conduct.present(ReaderId(0), at(3000), 0.5);
         assert_eq!(conduct.mode(), Mode::Listening, "late ones make it worthwhile too");
     }
@@ -240,40 +268,47 @@ mod tests {
         let mut conduct = reader(1, 3);
         conduct.turn(at(60), 0.5);
         conduct.turn(at(1060), 0.5);
-        assert_eq!(conduct.mode(), Mode::Alone { slowly: false });
+        assert_eq!(conduct.mode(), Mode::Alone);
     }
 
     #[test]
     fn the_smallest_name_leads_and_somebody_else_where_it_does_not() {
-        let mut first = reader(1, 2);
+        let mut first = reader(2, 2);
         assert!(first.turn(at(60), 0.5));
-        first.present(ReaderId(2), at(70), 0.5);
-        assert_eq!(first.mode(), Mode::Leading);
+        first.present(ReaderId(2), at(65), 0.5);
+        first.present(ReaderId(3), at(70), 0.5);
+        assert_eq!(first.mode(), Mode::Waiting, "a smaller one may still show itself");
+        let mut yields = reader(2, 2);
+        assert!(yields.turn(at(60), 0.5));
+        yields.present(ReaderId(2), at(65), 0.5);
+        yields.present(ReaderId(1), at(90), 0.5);
+        assert!(!first.turn(at(165), 0.5) && !yields.turn(at(165), 0.5));
+        assert_eq!((first.mode(), yields.mode()), (Mode::Leading, Mode::Listening));
 
         let mut second = reader(2, 2);
         second.present(ReaderId(1), at(10), 0.0);
         assert_eq!(second.mode(), Mode::Listening);
-        assert!(!second.turn(at(209), 0.5), "enough have shown themselves");
-        second.turn(at(210), 0.5);
+        assert!(!second.turn(at(1009), 0.5), "enough have shown themselves");
+        second.turn(at(1010), 0.5);
         assert_eq!(second.mode(), Mode::Leading);
-        second.chunk(ReaderId(3), 5, true, at(220));
+        second.chunk(ReaderId(3), 5, true, 0, at(1020));
         assert_eq!(second.mode(), Mode::Leading);
-        second.chunk(ReaderId(1), 5, false, at(230));
+        second.chunk(ReaderId(1), 5, false, 0, at(1030));
         assert_eq!(second.mode(), Mode::Listening, "two lead, and one gives way");
     }
 
     #[test]
     fn a_leader_that_is_done_or_dead_is_left() {
         let mut conduct = reader(5, 9);
-        conduct.chunk(ReaderId(7), 0, true, at(50));
+        conduct.chunk(ReaderId(7), 0, true, 0, at(50));
         assert_eq!(conduct.mode(), Mode::Listening);
-        conduct.chunk(ReaderId(7), 200, true, at(250));
-        conduct.chunk(ReaderId(7), 400, false, at(450));
-        conduct.turn(at(649), 0.5);
+        conduct.chunk(ReaderId(7), 200, true, 0, at(250));
+        conduct.chunk(ReaderId(7), 400, false, 0, at(450));
+        conduct.turn(at(1249), 0.5);
         assert_eq!(conduct.mode(), Mode::Listening);
-        conduct.turn(at(650), 0.5);
+        conduct.turn(at(1250), 0.5);
         assert_eq!(conduct.mode(), Mode::Waiting);
-        assert!(conduct.turn(at(710), 0.5), "it shows itself again");
+        assert!(conduct.turn(at(1310), 0.5), "it shows itself again");
     }
 
     #[test]
@@ -282,30 +317,34 @@ mod tests {
         let mut now = 0;
         for _ in 0..FRUITLESS {
             conduct.present(ReaderId(1), at(now), 0.0);
-            conduct.chunk(ReaderId(1), now, false, at(now + 50));
-            conduct.turn(at(now + 1000), 0.5);
-            now += 1000;
+            conduct.chunk(ReaderId(1), now, false, 0, at(now + 50));
+            conduct.turn(at(now + 2000), 0.5);
+            now += 2000;
         }
         assert_eq!((conduct.mode(), conduct.wakes_at()), (Mode::Left, Duration::MAX));
     }
 
     #[test]
-    fn one_that_falls_behind_leaves() {
+    fn one_that_falls_behind_says_so_and_leaves_where_much_could_wait_for_it() {
+        let little = MOST_WAITING_BYTES;
         let mut conduct = reader(5, 2);
         // The leader's clock has nothing to do with ours.
-        conduct.chunk(ReaderId(1), 7_000_000, true, at(50));
-        conduct.chunk(ReaderId(1), 7_000_100, true, at(450));
-        conduct.chunk(ReaderId(1), 7_000_100, true, at(900));
+        assert_eq!(conduct.chunk(ReaderId(1), 7_000_000, true, little, at(50)), None);
+        assert_eq!(conduct.chunk(ReaderId(1), 7_000_100, true, little, at(450)), Some(at(300)));
+        assert_eq!(conduct.chunk(ReaderId(1), 7_000_100, true, little, at(900)), None, "of the same answer");
+        assert_eq!(conduct.chunk(ReaderId(1), 7_000_900, true, little, at(1200)), Some(at(250)));
+        assert_eq!(conduct.chunk(ReaderId(1), 7_000_950, true, little, at(1300)), None, "just reported");
+        assert_eq!(conduct.chunk(ReaderId(1), 7_001_000, true, little, at(2100)), None, "nobody is to wait for it");
         assert_eq!(conduct.mode(), Mode::Listening);
-        conduct.chunk(ReaderId(1), 7_000_200, true, at(951));
+        conduct.chunk(ReaderId(1), 7_001_100, true, little + 1, at(2200));
         assert_eq!(conduct.mode(), Mode::Left);
-        conduct.chunk(ReaderId(1), 7_000_300, true, at(952));
+        conduct.chunk(ReaderId(1), 7_001_300, true, 0, at(2202));
         assert_eq!(conduct.mode(), Mode::Left);
         // Another leader has another clock.
         let mut conduct = reader(5, 2);
-        conduct.chunk(ReaderId(1), 0, true, at(50));
-        conduct.chunk(ReaderId(2), 9_000_000, true, at(60));
-        conduct.chunk(ReaderId(2), u64::MAX, true, at(70));
+        conduct.chunk(ReaderId(1), 0, true, little + 1, at(50));
+        conduct.chunk(ReaderId(2), 9_000_000, true, little + 1, at(60));
+        conduct.chunk(ReaderId(2), u64::MAX, true, little + 1, at(70));
         assert_eq!(conduct.mode(), Mode::Listening);
     }
 

@@ -16,16 +16,20 @@ const SHORT: Duration = Duration::from_millis(75);
 /// What takes longer is followed by half as much.
 const LONG: Duration = Duration::from_millis(200);
 
+/// Time between what it asks for when others are behind: well below that after which it counts as gone.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
 /// A leader's speed.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes: u64,
+    asked_at: Duration,
     not_before: Duration,
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self { bytes: 1, not_before: Duration::ZERO }
+        Self { bytes: 1, asked_at: Duration::ZERO, not_before: Duration::ZERO }
     }
 
     /// How many chunks of this size to ask for now; 0 where it is too early.
@@ -41,7 +45,14 @@ impl Pace {
     /// So many bytes were asked for.
     pub(super) fn asked(&mut self, bytes: u64, now: Duration) {
         self.bytes = bytes.clamp(1, MOST_BYTES);
+        self.asked_at = now;
         self.not_before = now + Duration::from_micros(bytes.saturating_mul(1_000_000).div_ceil(MOST_BYTES_A_SECOND));
+    }
+
+    /// A reader is this far behind: it catches up before more is asked for. Whatever is said, that is not put off for long.
+    pub(super) fn behind(&mut self, lag: Duration, now: Duration) {
+        let longest = self.asked_at + LONGEST_PAUSE;
+        self.not_before = self.not_before.max(now.saturating_add(lag).min(longest));
     }
 
     /// All of it arrived after this long.
@@ -75,6 +86,18 @@ mod tests {
         assert_eq!(pace.chunks(CHUNK, pace.not_before()), 16);
         (0..9).for_each(|_| pace.arrived(Duration::from_millis(300)));
         assert_eq!(pace.chunks(CHUNK, pace.not_before()), 1);
+    }
+
+    #[test]
+    fn it_waits_for_one_that_is_behind_but_not_for_long() {
+        let mut pace = Pace::new();
+        pace.asked(1, Duration::from_secs(1));
+        pace.behind(Duration::from_millis(200), Duration::from_millis(1100));
+        pace.behind(Duration::from_millis(100), Duration::from_millis(1100));
+        assert_eq!(pace.not_before(), Duration::from_millis(1300));
+        (0..90).for_each(|later| pace.behind(Duration::MAX, Duration::from_millis(1100 + later)));
+        assert_eq!(pace.not_before(), Duration::from_secs(1) + LONGEST_PAUSE);
+        assert_eq!(pace.chunks(CHUNK, Duration::from_millis(1500)), 1);
     }
 
     #[test]

@@ -26,8 +26,6 @@ use crate::server_fault::{DeniedOperation, ServerFault};
 
 /// What a reader asks for itself at a time, twice of which may be under way.
 const OWN_BYTES: u64 = MAX_BATCH_BYTES as u64;
-/// What it asks for while others may show themselves.
-const SLOWLY_BYTES: u64 = 1 << 20;
 /// What a leader has read before that is asked for again, for the others: at most so much from the object's beginning.
 const LEADING_AGAIN_BYTES: u64 = 4 << 20;
 /// Missed bytes that a listener asks for at once; more of them may be sent to all once more.
@@ -80,6 +78,10 @@ pub struct SharedReading {
     answers: Subscriber,
     /// Ends with leaving the others.
     others: Option<Subscriber>,
+    /// As leader: what those behind it say.
+    behind: Subscriber,
+    /// Where to say that we are behind.
+    report: Option<String>,
     faults: broadcast::Receiver<ServerFault>,
     received: u64,
     /// As leader: everything before it was asked for.
@@ -94,6 +96,7 @@ pub struct SharedReading {
 enum Happened {
     Answer(Option<Message>),
     Heard(Option<Message>),
+    Behind(Option<Message>),
     Fault(Option<ServerFault>),
     TimeCame,
 }
@@ -114,6 +117,7 @@ impl SharedReading {
         let faults = connection.server_faults();
         let answers = subscribe(connection, format!("{inbox}.*")).await.map_err(failed)?;
         let others = subscribe(connection, wire::all_subjects(&described.nuid)).await.map_err(failed)?;
+        let behind = subscribe(connection, wire::behind_subjects(own)).await.map_err(failed)?;
         Ok(Some(Self {
             connection: connection.clone(),
             conduct: Conduct::new(own, multicast.settings.readers, rand::rng().random()),
@@ -129,6 +133,8 @@ impl SharedReading {
             inbox,
             answers,
             others: Some(others),
+            behind,
+            report: None,
             faults,
             received: 0,
             led: 0,
@@ -149,6 +155,13 @@ impl SharedReading {
                     self.take_answer(message.ok_or_else(|| self.failed(RequestError::Closed))?)?
                 }
                 Happened::Heard(Some(message)) => self.take_heard(message)?,
+                Happened::Behind(message) => {
+                    let lag = message.and_then(|message| wire::behind(self.own, &message));
+                    if let Some(lag) = lag {
+                        self.pace.behind(lag, self.now());
+                    }
+                    None
+                }
                 Happened::Heard(None) => {
                     self.leave();
                     None
@@ -173,7 +186,10 @@ impl SharedReading {
     async fn act(&mut self) -> Result<(), SharedReadError> {
         let now = self.now();
         if self.conduct.turn(now, rand::rng().random()) {
-            self.show().await?;
+            self.say(wire::presence_subject(&self.nuid, self.own)).await?;
+        }
+        if let Some(subject) = self.report.take() {
+            self.say(subject).await?;
         }
         if self.conduct.mode() == Mode::Left && self.others.is_some() {
             tracing::debug!(object = self.object, "reading on alone");
@@ -192,11 +208,8 @@ impl SharedReading {
         let chunk_bytes = self.map.chunk_bytes().max(1);
         let batch = (OWN_BYTES / chunk_bytes).clamp(1, u64::from(MAX_BATCH));
         match self.conduct.mode() {
-            Mode::Alone { slowly: true } if own == 0 => {
-                Some((self.map.gap(&under_way, (SLOWLY_BYTES / chunk_bytes).max(1))?, false))
-            }
             // Before the first chunk is here nobody knows where the second batch begins.
-            Mode::Alone { slowly: false } | Mode::Left if own == 0 || own == 1 && self.map.has_any() => {
+            Mode::Alone | Mode::Left if own == 0 || own == 1 && self.map.has_any() => {
                 Some((self.map.gap(&under_way, batch)?, false))
             }
             Mode::Listening if own == 0 && self.map.holes().saturating_mul(chunk_bytes) <= HOLE_BYTES => {
@@ -212,7 +225,7 @@ impl SharedReading {
                 let again = Stretch { first: self.led, count: again.saturating_sub(self.led).min(chunks) };
                 if again.count > 0 { Some((again, true)) } else { Some((self.map.gap(&under_way, chunks)?, true)) }
             }
-            Mode::Waiting | Mode::Alone { .. } | Mode::Listening | Mode::Leading | Mode::Left => None,
+            Mode::Waiting | Mode::Alone | Mode::Listening | Mode::Leading | Mode::Left => None,
         }
     }
 
@@ -239,14 +252,14 @@ impl SharedReading {
         Ok(())
     }
 
-    /// Asks for something that is not there, to be answered to all. The log is asked: its answers do not wait behind chunks.
-    async fn show(&self) -> Result<(), SharedReadError> {
+    /// Asks for something that is not there, to be answered to others, for whom the subject says all. The log is asked: its
+    /// answers do not wait behind chunks.
+    async fn say(&self, subject: String) -> Result<(), SharedReadError> {
         let request = DirectGetRequest {
             sequence: Some(1),
             next_by_subj: Some(NOTHING.to_owned()),
             ..DirectGetRequest::default()
         };
-        let subject = wire::presence_subject(&self.nuid, self.own);
         self.send(&format!("$JS.API.DIRECT.GET.{EVENT_STREAM}"), subject, &request).await
     }
 
@@ -259,8 +272,8 @@ impl SharedReading {
     async fn wait(&mut self) -> Happened {
         let now = self.now();
         let unanswered = self.asked.iter().map(|asked| self.deadline(asked)).min();
-        let paced =
-            (self.conduct.mode() == Mode::Leading && self.pace.not_before() > now).then(|| self.pace.not_before());
+        let leading = self.conduct.mode() == Mode::Leading;
+        let paced = (leading && self.pace.not_before() > now).then(|| self.pace.not_before());
         let wakes_at = [Some(self.conduct.wakes_at()), unanswered, paced].into_iter().flatten().min();
         // Far from now is never: something else will happen before.
         let wakes_at = self.begun + wakes_at.unwrap_or(LEADING_LIMIT).min(now + LEADING_LIMIT);
@@ -274,6 +287,7 @@ impl SharedReading {
             // Our own answers first: they are what was asked for.
             biased;
             message = self.answers.next() => Happened::Answer(message),
+            message = self.behind.next(), if leading => Happened::Behind(message),
             message = others => Happened::Heard(message),
             fault = self.faults.recv() => Happened::Fault(fault.ok()),
             () = sleep_until(wakes_at) => Happened::TimeCame,
@@ -307,7 +321,10 @@ impl SharedReading {
             }
             Heard::Chunk { reader, stamp, behind, sequence, payload } => {
                 let (placed, new) = self.place(behind, sequence, payload, reader != self.own)?;
-                self.conduct.chunk(reader, stamp, new, now);
+                let bytes_behind = behind.saturating_mul(self.map.chunk_bytes());
+                if let Some(lag) = self.conduct.chunk(reader, stamp, new, bytes_behind, now) {
+                    self.report = Some(wire::behind_subject(reader, lag));
+                }
                 Ok(placed)
             }
             Heard::End { reader } => {

@@ -4,6 +4,7 @@
 //! subject for the answer. An answer that says "nothing found" is how a reader shows that it is there.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
@@ -11,6 +12,8 @@ use rand::RngExt as _;
 use shared::subjects::{MULTICAST_CHUNKS, MULTICAST_PRESENCE, multicast_prefix};
 
 use crate::release_store::object_meta::chunk_subject;
+
+const BEHIND: &str = "behind";
 
 /// Who reads: a random name for one reading.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +78,23 @@ pub(super) fn presence_subject(nuid: &str, reader: ReaderId) -> String {
 /// Everything that readers of an object hear of each other.
 pub(super) fn all_subjects(nuid: &str) -> String {
     format!("{}>", multicast_prefix(nuid))
+}
+
+/// Where an answer goes that only tells a leader that a reader is this many milliseconds behind it. No object's part of
+/// the names: those have more letters.
+pub(super) fn behind_subject(leader: ReaderId, lag: Duration) -> String {
+    format!("{}{leader}.{}", multicast_prefix(BEHIND), lag.as_millis())
+}
+
+/// What a leader hears of those behind it.
+pub(super) fn behind_subjects(leader: ReaderId) -> String {
+    format!("{}{leader}.*", multicast_prefix(BEHIND))
+}
+
+/// How far behind a reader is, as it says.
+pub(super) fn behind(leader: ReaderId, message: &Message) -> Option<Duration> {
+    let lag = message.subject.as_str().strip_prefix(&multicast_prefix(BEHIND))?.strip_prefix(&format!("{leader}."))?;
+    lag.parse().ok().map(Duration::from_millis)
 }
 
 /// Takes a message of another reader's asking, or of our own.
@@ -179,6 +199,16 @@ mod tests {
         let foreign = [("Nats-Sequence", "12"), ("Nats-Num-Pending", "3"), ("Nats-Subject", "$O.BUNDLES.C.M")];
         assert_eq!(heard("N", message(&chunks_subject("N", reader, 7), None, &foreign)), Heard::Nothing);
         assert_eq!(heard("N", message(&chunks_subject("N", reader, 7), Some(503), &[])), Heard::Nothing);
+    }
+
+    #[test]
+    fn a_leader_hears_how_far_behind_another_one_is() {
+        let said = |lag| behind(ReaderId(1), &message(&behind_subject(ReaderId(1), lag), Some(404), &[]));
+        assert_eq!(said(Duration::from_millis(250)), Some(Duration::from_millis(250)));
+        let other = message(&behind_subject(ReaderId(2), Duration::ZERO), Some(404), &[]);
+        assert_eq!(behind(ReaderId(1), &other), None);
+        assert_eq!(heard("N", other), Heard::Nothing);
+        assert_eq!(behind(ReaderId(1), &message("multicast.BUNDLES.behind.0000000000000001.x", None, &[])), None);
     }
 
     #[test]
