@@ -54,6 +54,7 @@ mod github_source;
 mod guarantees;
 #[cfg(test)]
 mod health_check;
+mod held_reports;
 #[cfg(test)]
 mod hostile_releases;
 #[cfg(test)]
