@@ -1,5 +1,6 @@
 //! `demonctl fleet`: what runs where, and which node is not where it should be.
 
+mod connections;
 mod heads;
 mod node_rows;
 mod reading_plan;

@@ -31,15 +31,30 @@ pub(crate) fn print_rows<R: Serialize>(
 ) -> anyhow::Result<()> {
     match format {
         OutputFormat::Table => print_line(&table(columns, rows.iter().map(cells))),
-        OutputFormat::Json => {
-            print_line(&serde_json::to_string_pretty(rows).context("rows cannot be written as JSON")?)
+        OutputFormat::Json => print_in_pieces(|output| {
+            serde_json::to_writer_pretty(&mut *output, rows)?;
+            output.write_all(b"\n")
+        }),
+        OutputFormat::Jsonl => print_in_pieces(|output| {
+            rows.iter().try_for_each(|row| {
+                serde_json::to_writer(&mut *output, row)?;
+                output.write_all(b"\n")
+            })
+        }),
+    }
+}
+
+/// Bytes of a large output that are handed over at once.
+const PIECE: usize = 64 * 1024;
+
+/// Data on standard output as it is made: whoever reads it works on the beginning meanwhile.
+fn print_in_pieces(write: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'_>>) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut output = io::BufWriter::with_capacity(PIECE, io::stdout().lock());
+    match write(&mut output).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("standard output cannot be written")
         }
-        OutputFormat::Jsonl => {
-            for row in rows {
-                print_line(&serde_json::to_string(row).context("a row cannot be written as JSON")?)?;
-            }
-            Ok(())
-        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

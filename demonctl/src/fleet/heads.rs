@@ -15,11 +15,11 @@ use shared::event::BundleEvent;
 use shared::event_type::EventType;
 use shared::identifiers::BundleName;
 use shared::subjects::{EventSubject, Scope};
-use streams::connection::Connection;
 use streams::event_log::EventLog;
 use streams::stored_event::StoredEvent;
 use tokio::task::JoinHandle;
 
+use super::connections::FleetConnections;
 use super::reading_plan::plan;
 use super::selection::Selection;
 use super::view::{Entry, FleetView, NodeKey, ReadEvent};
@@ -28,17 +28,18 @@ use super::view::{Entry, FleetView, NodeKey, ReadEvent};
 const NODES_AT_ONCE: usize = 32;
 
 /// Reads the fleet without replaying the log; gives what [`super::view::read_whole_log`] gives. Needs operator rights.
-pub(super) async fn read_heads(connection: &Connection, selection: &Selection) -> anyhow::Result<FleetView> {
-    let log = EventLog::new(connection.clone());
+pub(super) async fn read_heads(connections: &FleetConnections, selection: &Selection) -> anyhow::Result<FleetView> {
+    let log = EventLog::new(connections.log.clone());
     // Before all else: what is stored later is read in any case.
     let begun_at = log.state().await.context("cannot read the event log")?.last_sequence;
-    let table = tokio::spawn(FleetView::of_table(connection.clone(), selection.clone()));
+    let table = tokio::spawn(FleetView::of_table(connections.table.clone(), selection.clone()));
     let last_switches = tokio::spawn(last_of(log.clone(), selection.reports_filter(EventType::Loaded.token())));
     let bundle = selection.bundle.as_ref().map_or("*", BundleName::as_str);
     let channels = format!("bundle.{}.{bundle}.channel.*", EventType::Promoted.token());
     let channels = tokio::spawn(last_of(log.clone(), channels));
-    let mut reported = BTreeSet::new();
-    let listings: Vec<_> = other_reports().map(|event_type| listed(&log, selection, event_type)).collect();
+    let names = EventLog::new(connections.names.clone());
+    let mut reported: Vec<NodeKey> = Vec::new();
+    let listings: Vec<_> = other_reports().map(|event_type| listed(&names, selection, event_type)).collect();
     for listing in listings {
         reported.extend(joined(listing).await?);
     }
@@ -53,14 +54,14 @@ pub(super) async fn read_heads(connection: &Connection, selection: &Selection) -
     }
     events.extend(heads);
     let switch_of = switches_of(&events);
-    for key in switch_of.keys() {
-        reported.insert(key.clone());
-    }
-    let unknown = reported.into_iter().map(|key| {
-        let switch = switch_of.get(&key).copied().flatten();
-        (unknown_from(switch, view.entries.get(&key), up_to), key)
+    let others = reported.iter().filter(|key| !switch_of.contains_key(key)).map(|key| (key, None));
+    let switched = switch_of.iter().map(|(key, switch)| (*key, *switch));
+    let unknown = others.chain(switched).filter_map(|(key, switch)| {
+        let from = unknown_from(switch, view.entries.get(key), up_to);
+        // What came after the beginning is read in any case.
+        (from <= begun_at).then(|| (from, key.clone()))
     });
-    let plan = plan(unknown.collect(), begun_at, up_to);
+    let plan = plan(unknown.collect::<BTreeSet<_>>().into_iter().collect(), begun_at, up_to);
     tracing::debug!(nodes = plan.one_by_one.len(), from = plan.for_all_from, up_to, "what the heads do not tell");
     let asked = stream::iter(plan.one_by_one).map(|(from, key)| of_node(&log, key, from, up_to));
     let mut asked = asked.buffer_unordered(NODES_AT_ONCE);
@@ -86,10 +87,10 @@ fn unknown_from(switch: Option<u64>, entry: Option<&Entry>, log_end: u64) -> u64
 }
 
 /// Each node's last switch; `None` where its last event of that type is none: damaged, or of a newer version.
-fn switches_of(events: &[ReadEvent]) -> BTreeMap<NodeKey, Option<u64>> {
-    let mut switches: BTreeMap<NodeKey, Option<u64>> = BTreeMap::new();
+fn switches_of(events: &[ReadEvent]) -> BTreeMap<&NodeKey, Option<u64>> {
+    let mut switches: BTreeMap<&NodeKey, Option<u64>> = BTreeMap::new();
     for event in events {
-        if let Some((key, EventType::Loaded)) = node_of(&event.event.subject) {
+        if let Some((key, EventType::Loaded)) = &event.node {
             let valid = event.read.as_ref().is_ok_and(|envelope| matches!(envelope.event, BundleEvent::Loaded(_)));
             let known = switches.entry(key).or_default();
             *known = valid.then_some(event.event.stream_sequence).max(*known);

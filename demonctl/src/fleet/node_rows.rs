@@ -1,6 +1,6 @@
 //! One row a node: plain functions over what was read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -87,7 +87,10 @@ pub(super) struct NodeRow {
 
 /// The rows of all nodes that belong to the selection, by name.
 pub(super) fn rows(view: &FleetView, selection: &Selection) -> Vec<NodeRow> {
-    let keys: BTreeSet<&NodeKey> = view.history.nodes.keys().chain(view.entries.keys()).collect();
+    // Two sorted runs: the sort only merges them.
+    let mut keys: Vec<&NodeKey> = view.history.nodes.keys().chain(view.entries.keys()).collect();
+    keys.sort();
+    keys.dedup();
     let last = last_events(view);
     let row = |key: &NodeKey| row(view, key, last.get(&key.0).copied());
     keys.into_iter().map(row).filter(|row| selection.takes_channel(row.channel.as_ref())).collect()

@@ -1,5 +1,6 @@
 //! `demonctl fleet status`.
 
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -7,6 +8,7 @@ use clap::builder::BoolishValueParser;
 use serde_json::{Value, json};
 use streams::connection_arguments::ConnectionArguments;
 
+use super::connections::FleetConnections;
 use super::heads::read_heads;
 use super::node_rows::{COLUMNS, NodeRow, cells, rows};
 use super::selection::Selection;
@@ -41,15 +43,16 @@ impl StatusArguments {
 
 /// Shows the nodes.
 pub(super) async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> {
-    let connection = operator::connect(&arguments.connection).await?;
     let selection = &arguments.selection;
     let view = if arguments.full {
-        read_whole_log(&connection, selection).await?
+        read_whole_log(&operator::connect(&arguments.connection).await?, selection).await?
     } else {
-        read_heads(&connection, selection).await?
+        read_heads(&FleetConnections::open(&arguments.connection).await?, selection).await?
     };
+    // The command ends with its answer: its memory is given back as a whole, not piece by piece.
+    let view = ManuallyDrop::new(view);
     tracing::debug!(events_read = view.events_read, entries = view.entries.len(), "the fleet was read");
-    let rows = rows(&view, selection);
+    let rows = ManuallyDrop::new(rows(&view, selection));
     print_rows(arguments.output, &COLUMNS, &rows, cells)?;
     note_contradictions(&view, &rows);
     Ok(ExitCode::SUCCESS)

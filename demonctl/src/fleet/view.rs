@@ -34,12 +34,14 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct ReadEvent {
     pub(super) event: StoredEvent,
+    /// Whom its subject is about, and the type that the subject names.
+    pub(super) node: Option<(NodeKey, EventType)>,
     pub(super) read: Result<EventEnvelope, String>,
 }
 
 impl From<StoredEvent> for ReadEvent {
     fn from(event: StoredEvent) -> Self {
-        Self { read: read(&event.subject, &event.payload), event }
+        Self { read: read(&event.subject, &event.payload), node: node_of(&event.subject), event }
     }
 }
 
@@ -119,9 +121,9 @@ impl FleetView {
         events.sort_by_key(|event| event.event.stream_sequence);
         events.dedup_by_key(|event| event.event.stream_sequence);
         self.events_read += events.len();
-        for ReadEvent { event, read } in events {
+        for ReadEvent { event, node, read } in events {
             if let Ok(envelope) = &read
-                && let Some((key, event_type)) = node_of(&event.subject)
+                && let Some((key, event_type)) = node
             {
                 if is_failure(&event_type) && envelope.event.event_type() == event_type {
                     let words = format!("{event_type}: {}", printable(&describe(&envelope.event)));

@@ -18,6 +18,7 @@ use streams::connection_arguments::ConnectionArguments;
 use streams::live_feed::LiveFeed;
 use tokio::time::{sleep, timeout};
 
+use super::connections::FleetConnections;
 use super::heads::read_heads;
 use super::node_rows::{COLUMNS, NodeRow, cells, rows};
 use super::selection::Selection;
@@ -80,10 +81,11 @@ async fn follow(connection: &Connection, arguments: &WatchArguments) -> anyhow::
     let subjects = [format!("{LIVE_PREFIX}{EVENT_SUBJECTS}")];
     let mut feed = LiveFeed::subscribe(connection, &subjects).await.context("cannot listen to live events")?;
     let redraws = arguments.output == OutputFormat::Table && std::io::stdout().is_terminal();
+    let connections = FleetConnections::single(connection);
     let mut shown: Option<BTreeMap<NodeKey, NodeRow>> = None;
     let mut outage = false;
     loop {
-        match read_heads(connection, &arguments.selection).await {
+        match read_heads(&connections, &arguments.selection).await {
             Ok(view) => {
                 let rows = rows(&view, &arguments.selection);
                 let goes_on = if redraws {
