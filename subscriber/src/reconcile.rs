@@ -134,7 +134,7 @@ pub(crate) async fn run(
         node_alarms,
         first_look: first_look.clone(),
     };
-    let (voice, recorder) = Recorder::new(outbox.clone(), config.timing.report_within);
+    let (voice, recorder) = Recorder::new(outbox.clone());
     let recording = tokio::spawn(recorder.run());
     let mut agents = Vec::new();
     for (target, memory) in targets {
@@ -182,7 +182,6 @@ async fn live(agents: Vec<(Agent, WakeUps)>, stop: &CancellationToken) {
         let stop = stop.clone();
         living.spawn(async move {
             stop.run_until_cancelled(agent.live(&mut wake_ups)).await;
-            agent.remember_held().await;
         });
     }
     while let Some(ended) = living.join_next().await {

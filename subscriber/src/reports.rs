@@ -6,8 +6,6 @@
 
 mod ahead;
 
-use std::time::Duration;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use shared::daemon::{AUDIT_TARGET, ErrorChain};
 use shared::event::{
@@ -20,7 +18,6 @@ use shared::verification::VerificationFailure;
 use streams::event_writer::new_event_id;
 use streams::outbox::Outbox;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
 
 use crate::conditions::ConditionEvent;
 use crate::fetch::StageFailure;
@@ -47,8 +44,6 @@ pub(crate) struct Voice(mpsc::Sender<Entry>);
 pub(crate) struct Recorder {
     queue: mpsc::Receiver<Entry>,
     outbox: Outbox,
-    /// How long an event that nobody waits for may wait for others, to be made durable with them.
-    patience: Duration,
 }
 
 /// An event, and who waits until it is durable.
@@ -60,9 +55,9 @@ struct Entry {
 
 impl Recorder {
     /// A recorder and the way to it.
-    pub(crate) fn new(outbox: Outbox, patience: Duration) -> (Voice, Self) {
+    pub(crate) fn new(outbox: Outbox) -> (Voice, Self) {
         let (sender, queue) = mpsc::channel(QUEUE);
-        (Voice(sender), Self { queue, outbox, patience })
+        (Voice(sender), Self { queue, outbox })
     }
 
     /// Works until every way to it is dropped and everything that was said is durable.
@@ -70,7 +65,7 @@ impl Recorder {
         let mut entries = Vec::with_capacity(QUEUE);
         let mut refused = 0_u64;
         // What came while the disk was busy is made durable together.
-        while self.next(&mut entries).await {
+        while self.queue.recv_many(&mut entries, QUEUE).await > 0 {
             let (drafts, asking): (Vec<_>, Vec<_>) = entries
                 .drain(..)
                 .map(|Entry { draft, durable }| {
@@ -101,22 +96,6 @@ impl Recorder {
                 }
             }
         }
-    }
-}
-
-impl Recorder {
-    /// Waits for events, and then for more until somebody waits for one of them. Says whether there are any.
-    async fn next(&mut self, entries: &mut Vec<Entry>) -> bool {
-        let Some(first) = self.queue.recv().await else { return false };
-        entries.push(first);
-        let deadline = Instant::now() + self.patience;
-        while entries.len() < QUEUE && entries.last().is_some_and(|entry| entry.durable.is_none()) {
-            match timeout_at(deadline, self.queue.recv()).await {
-                Ok(Some(entry)) => entries.push(entry),
-                Ok(None) | Err(_) => break,
-            }
-        }
-        true
     }
 }
 
@@ -365,7 +344,7 @@ mod tests {
     }
 
     fn reporter(outbox: &Outbox) -> (Reporter, Recorder) {
-        let (voice, recorder) = Recorder::new(outbox.clone(), Duration::ZERO);
+        let (voice, recorder) = Recorder::new(outbox.clone());
         (Reporter::new(&voice, "contracts".parse().unwrap(), BundleMetrics::default()), recorder)
     }
 

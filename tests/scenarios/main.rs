@@ -54,7 +54,6 @@ mod github_source;
 mod guarantees;
 #[cfg(test)]
 mod health_check;
-mod held_reports;
 #[cfg(test)]
 mod hostile_releases;
 #[cfg(test)]

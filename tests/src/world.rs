@@ -214,8 +214,6 @@ impl World {
         command.env("NATS_USER", node).env("NATS_PASSWORD", self.password(node).expose());
         // Many on one host: each takes a free port and names it in its log.
         command.env("PORT", "0");
-        // A test waits for what is told; that it may wait is shown by one of them.
-        command.env("DEMON_REPORT_WITHIN", "0s");
         command
     }
 

@@ -10,7 +10,6 @@ use super::values::{as_text, duration};
 use crate::failures::RetryBounds;
 
 const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(1));
-const REPORT_BOUNDS: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(10));
 const RETRY_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_hours(24));
 
 /// Options about time. Durations are a whole number with `ms`, `s` or `m`.
@@ -28,12 +27,6 @@ pub struct TimingArguments {
     /// Longest time before a failed release is tried again
     #[arg(long, env = "DEMON_RETRY_LONGEST", value_name = "DURATION", default_value = "5m")]
     pub retry_longest: String,
-
-    /// A switch is written down and told after half of this time to all of it, at random: 0s to 10s. A fleet switches at
-    /// once, and what is told of it should not hold up those that have not switched yet. Where an application is told or a
-    /// health check is set, nothing waits
-    #[arg(long, env = "DEMON_REPORT_WITHIN", value_name = "DURATION", default_value = "500ms")]
-    pub report_within: String,
 }
 
 /// Settings about time, each of them checked.
@@ -48,17 +41,9 @@ pub struct TimingConfig {
     /// Longest time before a failed release is tried again.
     #[serde(serialize_with = "as_text")]
     pub retry_longest: Duration,
-    /// The longest time between a switch and its report.
-    #[serde(serialize_with = "as_text")]
-    pub report_within: Duration,
 }
 
 impl TimingConfig {
-    /// How long to wait before a switch is written down and told: a `spread` of 0 to 1 within the upper half.
-    pub(crate) fn report_after(&self, spread: f64) -> Duration {
-        self.report_within.mul_f64(0.5 + spread / 2.0)
-    }
-
     pub(crate) fn retry(&self) -> RetryBounds {
         RetryBounds { first: self.retry_first, longest: self.retry_longest }
     }
@@ -72,7 +57,6 @@ impl TimingArguments {
         if first.zip(longest).is_some_and(|(first, longest)| first > longest) {
             faults.add("--retry-longest (DEMON_RETRY_LONGEST)", "it is shorter than `--retry-first`");
         }
-        let report = duration(&self.report_within, REPORT_BOUNDS, "--report-within (DEMON_REPORT_WITHIN)", faults);
-        Some(TimingConfig { interval: interval?, retry_first: first?, retry_longest: longest?, report_within: report? })
+        Some(TimingConfig { interval: interval?, retry_first: first?, retry_longest: longest? })
     }
 }

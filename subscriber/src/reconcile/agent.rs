@@ -88,8 +88,6 @@ pub(super) struct Agent {
     pub(super) unsaved: bool,
     /// Since when the file still holds what was recorded in the outbox.
     pub(super) forgotten: Option<Instant>,
-    /// Until when a switch may be neither durable in the memory nor told.
-    pub(super) held_until: Option<Instant>,
     pub(super) started_at: DateTime<Utc>,
     pub(super) view: watch::Sender<NodeReport>,
     /// The last resort, once it was needed.
@@ -210,7 +208,6 @@ impl Agent {
             log_watch,
             unsaved: false,
             forgotten: None,
-            held_until: None,
             started_at,
             view: watch::Sender::new(report),
             embedded: None,

@@ -335,10 +335,6 @@ impl Agent {
 
     async fn switch(&mut self, id: &ReleaseId, key: FailureKey) -> Next {
         let Some(staged) = self.staged.take() else { return Next::Look };
-        if self.held_until.is_some() {
-            // Of two switches the first is written down before the second happens.
-            self.remember().await;
-        }
         let release = staged.release.release().clone();
         let verified = staged.release.is_verified();
         let pin = self.pin_stamp();

@@ -15,8 +15,7 @@ use tokio::time::sleep;
 use super::node_alarms::NodeAlarms;
 use crate::node_report::{NodeHeartbeat, NodeReport};
 
-/// A change is shown within this time; spread over its second half, because a whole fleet changes at once and the log
-/// should have it first.
+/// A change is shown within this time; spread, because a whole fleet changes at once.
 const LONGEST_HOLD: Duration = Duration::from_secs(1);
 
 /// Writes the entry for ever.
@@ -49,7 +48,7 @@ pub(super) async fn beat(
                 if changed.is_err() {
                     return;
                 }
-                let hold = LONGEST_HOLD.mul_f64(rand::rng().random_range(0.5..1.0));
+                let hold = LONGEST_HOLD.mul_f64(rand::rng().random());
                 sleep(hold).await;
             }
         }

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use chrono::Utc;
-use rand::RngExt as _;
 use shared::daemon::ErrorChain;
 use shared::daemon::crash_point::CrashPoint;
 use shared::event::{LoadSource, Loaded};
@@ -14,13 +13,11 @@ use shared::release::Release;
 use shared::verification::{EmergencyFlag, VerificationFailure};
 use streams::event_writer::new_event_id;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
 
 use super::agent::Agent;
 use crate::activation::repair_flat_view;
 use crate::alarms::Subject;
 use crate::cache::{Cache, CacheLock, Current};
-use crate::config::AfterSwitchConfig;
 use crate::fetch::{StageFailure, check_stored_without_digests, id_of};
 use crate::node_state::{LoadedRelease, Provenance, ReleaseId};
 use crate::release_directory::{FILES, RELEASE_JSON, ReleaseDirectory, says_to_be};
@@ -192,24 +189,10 @@ impl Agent {
             self.state.conditions.fallback = None;
             self.note_fallback();
         }
-        if self.may_hold(is_revert) {
-            // A crash until then is one between the switch and its memory: the next start finds the release current.
-            let hold = self.config.timing.report_after(rand::rng().random());
-            self.held_until = Some(Instant::now() + hold);
-            self.unsaved = true;
-            self.follow_switch(is_revert).await;
-            return;
-        }
         self.save().await;
         self.follow_switch(is_revert).await;
         CrashPoint::SwitchUnreported.reach();
         self.report_waiting().await;
-    }
-
-    /// Whether the memory of a switch may wait a moment. Not where something else follows from the switch.
-    fn may_hold(&self, is_revert: bool) -> bool {
-        let AfterSwitchConfig { on_switch, health_check, .. } = &self.config.after_switch;
-        !is_revert && on_switch.is_none() && health_check.is_none() && !self.config.timing.report_within.is_zero()
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::agent::{Agent, Next};
 use super::heartbeat::jittered;
 use super::look::catch_up_pause;
-use super::memory::time_to_remember;
+use super::memory::time_to_forget;
 use super::resume::is_current;
 use super::wake_ups::{Wake, WakeUps};
 use crate::desired::Extent;
@@ -47,20 +47,17 @@ impl Agent {
             self.watch_files(wake_ups).await;
             let timer = Instant::now() + rest;
             loop {
-                let (held_until, forgotten) = (self.held_until, self.forgotten);
+                let forgotten = self.forgotten;
                 let wake = tokio::select! {
                     biased;
                     wake = self.changed_beside() => wake,
                     wake = wake_ups.next(timer) => wake,
-                    () = time_to_remember(held_until, forgotten) => Wake::Memory,
+                    () = time_to_forget(forgotten) => Wake::Memory,
                 };
                 because = wake;
                 match wake {
                     Wake::Outbox | Wake::Connection => self.show(),
-                    Wake::Memory => {
-                        self.remember().await;
-                        self.show();
-                    }
+                    Wake::Memory => self.save().await,
                     Wake::Prefetch => {
                         self.tend_prefetch().await;
                         self.show();
@@ -167,7 +164,7 @@ impl Agent {
             }
             break rest;
         };
-        if self.unsaved && !self.is_held() {
+        if self.unsaved {
             self.save().await;
         }
         let collect_in = self.collect_at.map(|at| at.saturating_duration_since(Instant::now()));

@@ -33,7 +33,7 @@ impl Agent {
             staged: self.state.ahead.staged.as_ref().map(|staged| staged.id.tag.clone()),
             last_sequence: self.own_last_sequence.max(outbox.last_stream_sequence.unwrap_or(0)),
             logged: self.logged,
-            waiting_events: outbox.waiting + self.state.unreported_switches.len(),
+            waiting_events: outbox.waiting,
             alarms,
             started_at: self.started_at,
             incarnation: self.outbox.incarnation(),
