@@ -32,11 +32,16 @@ impl AuditTrail {
             let stored_at: DateTime<Utc> = Utc::now();
             let (subject, payload) = (message.subject.as_str(), message.payload.as_slice());
             self.history.apply(FoldedMessage { stream_sequence: message.sequence, stored_at, subject, payload });
-            if message.event_type() == "bundle.loaded" {
+            // A switch to the embedded schemas is told by the fallback alone, which may be told again for another reason.
+            let is_fallback = message.event_type() == "bundle.fallback_activated";
+            if message.event_type() == "bundle.loaded" || is_fallback && event["data"]["source"] == "embedded" {
                 let node = event["source"].as_str().unwrap_or_default().trim_start_matches("/nodes/").to_owned();
                 let (epoch, tag) = (event["data"]["activation_epoch"].as_u64(), event["data"]["tag"].as_str());
                 let switch = (epoch.expect("a switch has a number"), tag.expect("and a tag").to_owned());
-                self.switches.entry(node).or_default().push(switch);
+                let told = self.switches.entry(node).or_default();
+                if !is_fallback || told.last() != Some(&switch) {
+                    told.push(switch);
+                }
             }
             self.log.push(message);
         }
