@@ -165,18 +165,9 @@ impl Reporter {
         running: Option<&Tag>,
         event: Option<u64>,
     ) {
-        match failure {
-            StageFailure::Refused(refused) => self.verification_failed(release, refused, failure, running, event).await,
-            StageFailure::Store(_)
-            | StageFailure::NoRoom { .. }
-            | StageFailure::Archive(_)
-            | StageFailure::Files(_)
-            | StageFailure::Stored(_)
-            | StageFailure::Cache(_)
-            | StageFailure::Staging(_)
-            | StageFailure::Activation(_)
-            | StageFailure::Pin(_)
-            | StageFailure::Interrupted(_) => self.download_failed(release, failure, running, event).await,
+        match failure.refusal() {
+            Some(refused) => self.verification_failed(release, refused, failure, running, event).await,
+            None => self.download_failed(release, failure, running, event).await,
         }
     }
 

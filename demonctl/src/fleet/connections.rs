@@ -5,8 +5,7 @@ use streams::connection_arguments::ConnectionArguments;
 
 use crate::operator;
 
-/// One for each large part of the answer: the server takes the requests of a connection one after the other, and lists the
-/// names of subjects where it reads the request, so that on a single connection everything else waits for that.
+/// One for each large part of the answer: on a single connection the parts arrive, and are read, one after the other.
 #[derive(Debug, Clone)]
 pub(super) struct FleetConnections {
     /// For the events of the log.

@@ -63,10 +63,10 @@ pub(crate) enum StageFailure {
 }
 
 impl StageFailure {
-    /// Whether a digest differs, and nothing is known to be wrong beside it.
-    pub(crate) fn is_of_digests(&self) -> bool {
+    /// What was compared and differs, where that is the failure; anything else means that the release was not to be had.
+    pub(crate) fn refusal(&self) -> Option<&VerificationFailure> {
         match self {
-            Self::Refused(failure) => matches!(failure.check, FailedCheck::Object | FailedCheck::File),
+            Self::Refused(failure) => Some(failure),
             Self::Store(_)
             | Self::NoRoom { .. }
             | Self::Archive(_)
@@ -76,8 +76,13 @@ impl StageFailure {
             | Self::Staging(_)
             | Self::Activation(_)
             | Self::Pin(_)
-            | Self::Interrupted(_) => false,
+            | Self::Interrupted(_) => None,
         }
+    }
+
+    /// Whether a digest differs, and nothing is known to be wrong beside it.
+    pub(crate) fn is_of_digests(&self) -> bool {
+        self.refusal().is_some_and(|failure| matches!(failure.check, FailedCheck::Object | FailedCheck::File))
     }
 }
 

@@ -399,19 +399,7 @@ impl Agent {
 
     /// Remembers a failure, says so where that is news, and keeps what runs.
     async fn failed(&mut self, key: &FailureKey, failure: &StageFailure) {
-        let kind = match failure {
-            StageFailure::Refused(_) => FailureKind::Verification,
-            StageFailure::Store(_)
-            | StageFailure::NoRoom { .. }
-            | StageFailure::Archive(_)
-            | StageFailure::Files(_)
-            | StageFailure::Stored(_)
-            | StageFailure::Cache(_)
-            | StageFailure::Staging(_)
-            | StageFailure::Activation(_)
-            | StageFailure::Pin(_)
-            | StageFailure::Interrupted(_) => FailureKind::Download,
-        };
+        let kind = if failure.refusal().is_some() { FailureKind::Verification } else { FailureKind::Download };
         self.prefetch.forget(&key.release.tag);
         self.note_trouble(key, kind, failure);
         let (retry, spread) = (self.config.timing.retry(), rand::rng().random());

@@ -20,19 +20,7 @@ impl Reporter {
     ) {
         self.metrics.count(Operation::NotStagedAhead);
         let (error, remediation) = (failure.text(), failure.remediation());
-        let refused = match failure {
-            StageFailure::Refused(refused) => Some(refused),
-            StageFailure::Store(_)
-            | StageFailure::NoRoom { .. }
-            | StageFailure::Archive(_)
-            | StageFailure::Files(_)
-            | StageFailure::Stored(_)
-            | StageFailure::Cache(_)
-            | StageFailure::Staging(_)
-            | StageFailure::Activation(_)
-            | StageFailure::Pin(_)
-            | StageFailure::Interrupted(_) => None,
-        };
+        let refused = failure.refusal();
         let event = if refused.is_some() { "bundle.verification_failed" } else { "bundle.download_failed" };
         tracing::warn!(
             target: AUDIT_TARGET, event, bundle = %self.bundle, tag = %release.tag, error, remediation, ahead = true,
