@@ -19,10 +19,12 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use acceptance::agent::{Agent, AgentDirectories};
+use acceptance::node_status::told;
 use acceptance::operations::{operator_command, publish_command};
 use acceptance::promises::Acknowledged;
 use acceptance::sample_trees::change_one_contract;
-use acceptance::waiting::PATIENCE;
+use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::{World, both_outputs, finished};
 use tokio::time::{Instant, timeout};
 
@@ -51,6 +53,23 @@ async fn publish_until_done(world: &World, source: &Path, tag: &str, acknowledge
         }
     }
     panic!("{tag} cannot be published although nothing is broken any more");
+}
+
+/// Waits until a node's last switch in the log is the one to this release.
+async fn told_last(world: &World, node: &str, tag: &str) {
+    eventually(&format!("the switch of {node} to {tag} as its last in the log"), PATIENCE, async || {
+        let all = told(world, node, "bundle.loaded").await;
+        satisfied(all.last().is_some_and(|last| last["tag"] == tag), || format!("{all:?}"))
+    })
+    .await;
+}
+
+/// Starts an agent in directories of its own that looks and tries again soon.
+fn trying_again_soon(world: &World, node: &str) -> Agent {
+    let mut command = world.agent_command(node);
+    command.env("DEMON_INTERVAL", "1s").env("DEMON_RETRY_FIRST", "100ms").env("DEMON_RETRY_LONGEST", "1s");
+    let directories = AgentDirectories::below(world.directory(), node);
+    Agent::start(node, command, directories, world.directory())
 }
 
 /// Moves channel `latest` by an operator and records it where the program says that it is done.

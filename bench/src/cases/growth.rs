@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
@@ -14,7 +15,7 @@ use tokio::process::Command;
 
 use super::growth_of_releases::costs_of_releases;
 use crate::CommonArguments;
-use crate::measurement::Samples;
+use crate::measurement::{Samples, as_number};
 use crate::report::{Limit, Report, grouped};
 
 /// 1 is linear; a fifth is left to noise.
@@ -30,8 +31,7 @@ pub(crate) struct GrowthArguments {
     /// What grows.
     #[arg(long, value_name = "WHAT", value_enum)]
     of: Dimension,
-    /// Sizes, smallest first [default: two or three that end within a minute or two; `docs/performance.md` has those of
-    /// the documented run]
+    /// Sizes, smallest first [default: two, of which the larger is ten times the smaller and ends within a minute or two]
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     sizes: Vec<u64>,
     #[command(flatten)]
@@ -162,12 +162,11 @@ impl Cost {
     }
 
     /// The cost, if the other case knows it on this system.
-    #[expect(clippy::cast_precision_loss, reason = "sizes here stay far below 2^52")]
     fn of(&self, report: &OtherReport, size: u64) -> Option<f64> {
         let row = || report.rows.iter().find(|row| row.what == self.found_as).map(|row| row.median);
         match self.reading {
             Reading::Row => row(),
-            Reading::Rate => row().filter(|rate| *rate > 0.0).map(|rate| size as f64 / rate),
+            Reading::Rate => row().filter(|rate| *rate > 0.0).map(|rate| as_number(size) / rate),
             Reading::Fact => report.facts.iter().find(|fact| fact.what == self.found_as)?.value.as_f64(),
         }
     }
@@ -245,20 +244,29 @@ impl Curve {
     }
 
     pub(super) fn add(&mut self, size: u64, value: f64) {
-        match self.points.last_mut() {
-            Some((last, samples)) if *last == size => samples.add(value),
-            Some(_) | None => self.points.push((size, [value].into_iter().collect())),
+        self.at(size).add(value);
+    }
+
+    pub(super) fn add_time(&mut self, size: u64, time: Duration) {
+        self.at(size).add_time(time);
+    }
+
+    /// The samples of a size, which is the last one or a new one.
+    fn at(&mut self, size: u64) -> &mut Samples {
+        if self.points.last().is_none_or(|(last, _)| *last != size) {
+            self.points.push((size, Samples::default()));
         }
+        let last = self.points.len() - 1;
+        &mut self.points[last].1
     }
 }
 
 /// Each step from one size to the next: how much more it costs, and how much larger it is.
-#[expect(clippy::cast_precision_loss, reason = "sizes here stay far below 2^52")]
 fn steps(curve: &Curve) -> Vec<(String, f64, f64)> {
     let step = |pair: &[(u64, Samples)]| {
         let [(one, cost), (next, next_cost)] = pair else { return None };
         let more = if cost.median() > 0.0 { next_cost.median() / cost.median() } else { 0.0 };
-        Some((format!("{} → {}", grouped(*one), grouped(*next)), more, *next as f64 / *one as f64))
+        Some((format!("{} → {}", grouped(*one), grouped(*next)), more, as_number(*next) / as_number(*one)))
     };
     curve.points.windows(2).filter_map(step).collect()
 }

@@ -28,24 +28,20 @@ pub(super) async fn costs_of_releases(common: &CommonArguments, sizes: &[u64]) -
         }
         for _ in 0..common.rounds {
             let release = publisher.publish().await?;
-            publishing.add(*size, milliseconds(release.took));
+            publishing.add_time(*size, release.took);
             let begun = Instant::now();
             publisher.promote(&release.published.tag).await?;
-            moving.add(*size, milliseconds(begun.elapsed()));
+            moving.add_time(*size, begun.elapsed());
             made += 1;
 
             let cache = place.join(made.to_string());
             let origin = Origin::Store { store: &publisher.store, published: &release.published, progress: &() };
             let begun = Instant::now();
             into_cache(&origin, &cache, None, false).await?;
-            fetching.add(*size, milliseconds(begun.elapsed()));
+            fetching.add_time(*size, begun.elapsed());
             std::fs::remove_dir_all(&cache)?;
         }
     }
     server.stop().await?;
     Ok(vec![publishing, moving, fetching])
-}
-
-fn milliseconds(time: std::time::Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }

@@ -16,7 +16,7 @@ use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::World;
 use chrono::{TimeDelta, Utc};
 
-use super::publish_until_done;
+use super::{publish_until_done, told_last};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cloned_node_loses_nothing_doubles_nothing_and_is_named() {
@@ -96,11 +96,7 @@ async fn a_node_put_back_to_an_earlier_state_begins_a_new_chain() {
     agent.switched_to("third").await;
     let named = |line: &str| line.contains("it was put back to an earlier state");
     agent.process.log_line("that its state is an earlier one", PATIENCE, named).await;
-    eventually("the switch in the log", PATIENCE, async || {
-        let all = told(&world, "n1", "bundle.loaded").await;
-        satisfied(all.last().is_some_and(|last| last["tag"] == "third"), || format!("{all:?}"))
-    })
-    .await;
+    told_last(&world, "n1", "third").await;
     let log = event_log(&world.raw_operator().await).await;
     checked_chains(&log);
     assert_acknowledged(&log, &done);
@@ -123,11 +119,7 @@ async fn a_node_that_lost_its_memory_tells_a_whole_story_again() {
     let mut agent = world.start_agent_in("n1", "without-memory", agent.directories());
     publish_until_done(&world, &source, "second", &mut done).await;
     agent.switched_to("second").await;
-    eventually("the switch in the log", PATIENCE, async || {
-        let all = told(&world, "n1", "bundle.loaded").await;
-        satisfied(all.last().is_some_and(|last| last["tag"] == "second"), || format!("{all:?}"))
-    })
-    .await;
+    told_last(&world, "n1", "second").await;
     let log = event_log(&world.raw_operator().await).await;
     checked_chains(&log);
     assert_acknowledged(&log, &done);

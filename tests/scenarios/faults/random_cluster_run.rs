@@ -3,19 +3,18 @@
 
 use std::time::Duration;
 
-use acceptance::agent::Agent;
 use acceptance::cluster::{SERVERS, elected, in_step};
 use acceptance::fault_proxy::Fault;
 use acceptance::promises::{Acknowledged, assert_kept};
 use acceptance::sample_trees::contracts;
 use acceptance::seeded_choice::SeededChoice;
 use acceptance::stored_log::{EVENT_STREAM, RELEASE_STREAM};
-use acceptance::waiting::{PATIENCE, eventually, satisfied};
+use acceptance::waiting::PATIENCE;
 use acceptance::world::World;
 use tokio::time::{Instant, sleep};
 
 use super::random_run::{Samples, usage};
-use super::{publish_until_done, say, seed, try_promote, try_publish};
+use super::{publish_until_done, say, seed, told_last, try_promote, try_publish, trying_again_soon};
 
 /// So many rounds, each with another kind of fault.
 const SHORT_ROUNDS: u64 = 2;
@@ -44,7 +43,7 @@ async fn run(goes_on: impl Fn(Duration, u64) -> bool) {
     publish_until_done(&world, &source, "start", &mut done).await;
     in_step(&world, EVENT_STREAM).await;
     in_step(&world, RELEASE_STREAM).await;
-    let mut agents = ["n1", "n2"].map(|node| started(&world, node));
+    let mut agents = ["n1", "n2"].map(|node| trying_again_soon(&world, node));
     let (mut samples, mut round) = (Samples::default(), 0);
     // Every kind comes once before one comes again; where they begin is the seed's choice.
     let first = SeededChoice::of(&[seed]).below(KINDS);
@@ -93,12 +92,7 @@ async fn run(goes_on: impl Fn(Duration, u64) -> bool) {
         round += 1;
     }
     for name in ["n1", "n2"] {
-        eventually(&format!("the last switch of {name} in the log"), PATIENCE, async || {
-            let told = acceptance::node_status::told(&world, name, "bundle.loaded").await;
-            let last = told.last().map(|data| data["tag"].clone()).unwrap_or_default();
-            satisfied(last == format!("round-{}", round - 1), || last.to_string())
-        })
-        .await;
+        told_last(&world, name, &format!("round-{}", round - 1)).await;
     }
     let trail = assert_kept(&world, &done, &["n1", "n2"]).await;
     samples.say_all();
@@ -110,11 +104,4 @@ async fn run(goes_on: impl Fn(Duration, u64) -> bool) {
         done.moved.len(),
         trail.log().len()
     ));
-}
-
-fn started(world: &World, node: &str) -> Agent {
-    let mut command = world.agent_command(node);
-    command.env("DEMON_INTERVAL", "1s").env("DEMON_RETRY_FIRST", "100ms").env("DEMON_RETRY_LONGEST", "1s");
-    let directories = acceptance::agent::AgentDirectories::below(world.directory(), node);
-    Agent::start(node, command, directories, world.directory())
 }

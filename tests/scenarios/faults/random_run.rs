@@ -10,11 +10,10 @@ use acceptance::fault_proxy::{Breakage, Fault, FaultProxy};
 use acceptance::promises::{Acknowledged, assert_kept};
 use acceptance::sample_trees::contracts;
 use acceptance::seeded_choice::SeededChoice;
-use acceptance::waiting::{PATIENCE, eventually, satisfied};
 use acceptance::world::World;
 use tokio::time::{Instant, sleep};
 
-use super::{publish_until_done, say, seed, try_promote, try_publish};
+use super::{publish_until_done, say, seed, told_last, try_promote, try_publish, trying_again_soon};
 
 const SHORT: Duration = Duration::from_secs(40);
 const LONG: Duration = Duration::from_hours(1);
@@ -102,12 +101,7 @@ async fn run(length: Duration) {
     }
     for agent in &agents {
         let name = if agent.cache().starts_with(world.directory().join("n1")) { "n1" } else { "n2" };
-        eventually(&format!("the last switch of {name} in the log"), PATIENCE, async || {
-            let told = acceptance::node_status::told(&world, name, "bundle.loaded").await;
-            let last = told.last().map(|data| data["tag"].clone()).unwrap_or_default();
-            satisfied(last == format!("round-{}", round - 1), || last.to_string())
-        })
-        .await;
+        told_last(&world, name, &format!("round-{}", round - 1)).await;
     }
     let trail = assert_kept(&world, &done, &["n1", "n2"]).await;
     samples.say_all();
@@ -124,11 +118,9 @@ async fn run(length: Duration) {
 /// An agent that tries again soon, directly or through the proxy.
 fn started(world: &mut World, node: &str, proxy: Option<&FaultProxy>) -> Agent {
     world.reached_by(proxy.map(FaultProxy::url));
-    let mut command = world.agent_command(node);
+    let agent = trying_again_soon(world, node);
     world.reached_by(None);
-    command.env("DEMON_INTERVAL", "1s").env("DEMON_RETRY_FIRST", "100ms").env("DEMON_RETRY_LONGEST", "1s");
-    let directories = acceptance::agent::AgentDirectories::below(world.directory(), node);
-    Agent::start(node, command, directories, world.directory())
+    agent
 }
 
 /// What the agents used, over time.
